@@ -1,0 +1,161 @@
+"""The verifier: everything that makes a network meaningless, collected at once. Runs between all passes.
+
+It knows no chip; a chip's limits are the backend's rules. Codes are explained in docs/errors.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+
+from d2e.ir.errors import D2EError, Finding, raise_findings
+from d2e.ir.network import Network
+from d2e.ir.nodes import (
+    LI, Array, Delay, FixedPoint, Input, MultiThreshold, Neuron, Node, Output, Synapse, _Conv,
+)
+from d2e.ir.shapes import infer_shapes
+
+_RESETS = ("subtract", "zero", "value", "none")
+
+
+def verify(network: Network) -> list[Finding]:
+    """Every finding about a network, in the order of its nodes; an empty list means it has a meaning."""
+    findings = [*_structure(network)]
+    for name, node in network.nodes.items():
+        findings += _arrays(name, node)
+        if isinstance(node, Neuron):
+            findings += _neuron(name, node)
+        if isinstance(node, _Conv) and node.groups < 1:
+            findings.append(Finding("D2E-NODE-003", f"has {node.groups} groups; at least 1 is needed", name))
+        if isinstance(node, Delay) and node.steps < 0:
+            findings.append(Finding("D2E-NODE-003", f"delays by {node.steps} steps; 0 or more is needed", name))
+    if not any(f.severity == "error" for f in findings):
+        try:
+            infer_shapes(network)
+        except D2EError as error:
+            findings.append(Finding(error.code, error.message, error.node, error.hint))
+    return findings
+
+
+def verified(network: Network) -> Network:
+    """The network, if `verify` finds no error.
+
+    Raises:
+        UnsupportedError: with the first finding's code, all findings in the message.
+    """
+    raise_findings(verify(network))
+    return network
+
+
+def _structure(network: Network) -> Iterator[Finding]:
+    for kind, names in (("input", network.inputs), ("output", network.outputs)):
+        if len(names) != 1:
+            yield Finding("D2E-NET-002", f"the network has {len(names)} {kind} nodes and needs exactly one")
+    dangling = False
+    for edge in network.edges:
+        for end in (edge.source, edge.target):
+            if end not in network.nodes:
+                dangling = True
+                yield Finding("D2E-NET-001", f"edge {edge.source} -> {edge.target} names no node {end!r}", end)
+    for (source, target), count in Counter((e.source, e.target) for e in network.edges).items():
+        if count > 1:
+            yield Finding("D2E-NET-003", f"edge {source} -> {target} appears {count} times", source)
+    for name, node in network.nodes.items():
+        if "/" in name or not name:
+            yield Finding("D2E-NET-005", "a node name must not be empty or hold '/'", name)
+        if not isinstance(node, (Input, Neuron)) and not network.incoming[name]:
+            yield Finding("D2E-SHAPE-002", "has no input", name, "Remove it or connect it.")
+        if not isinstance(node, Output) and not network.outgoing[name]:
+            yield Finding("D2E-NET-006", "its result reaches nothing", name, "Remove it or connect it.")
+    if not dangling:
+        try:
+            _ = network.order
+        except D2EError as error:
+            yield Finding(error.code, error.message, error.node, error.hint)
+
+
+def _arrays(name: str, node: Node) -> Iterator[Finding]:
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if not isinstance(value, np.ndarray):
+            continue
+        if value.dtype.kind not in "iubf":
+            yield Finding("D2E-NODE-001", f"{f.name} holds {value.dtype}, not numbers", name)
+        elif value.dtype.kind == "f" and not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).sum())
+            yield Finding(
+                "D2E-NODE-002", f"{f.name} holds {bad} values that are NaN or infinite", name,
+                "Train or load the model again.",
+            )
+    quantized = getattr(node, "quantized", None)
+    weight = getattr(node, "weight", None)
+    if quantized is not None and isinstance(node, Synapse) and weight is not None:
+        yield from _grid(name, weight, quantized.bits, quantized.signed)
+
+
+def _grid(name: str, weight: Array, bits: int, signed: bool) -> Iterator[Finding]:
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    if weight.dtype.kind not in "iu":
+        yield Finding("D2E-NODE-004", f"weight is marked quantised to {bits} bits but holds {weight.dtype}", name)
+    elif weight.size and (weight.min() < low or weight.max() > high):
+        yield Finding(
+            "D2E-NODE-004", f"weight reaches {weight.min()}..{weight.max()}, outside {low}..{high} ({bits} bits)", name
+        )
+
+
+def _neuron(name: str, node: Neuron) -> Iterator[Finding]:
+    def bad(message: str, hint: str | None = None) -> Finding:
+        return Finding("D2E-NODE-003", message, name, hint)
+
+    if not isinstance(node, LI) and not (node.threshold > 0).all() and not (
+        node.arithmetic and node.fire == "gt" and (node.threshold >= 0).all()
+    ):
+        yield bad(f"threshold is {node.threshold.min()}; it must be above 0")
+    if node.reset not in _RESETS:
+        yield bad(f"reset {node.reset!r} is none of {', '.join(_RESETS)}")
+    if node.reset_when not in ("same", "next"):
+        yield bad(f"reset_when {node.reset_when!r} is neither 'same' nor 'next'")
+    if node.fire not in ("ge", "gt"):
+        yield bad(f"fire {node.fire!r} is neither 'ge' nor 'gt'")
+    if node.max_spikes < 0:
+        yield bad(f"max_spikes is {node.max_spikes}; 0 (no limit) or more is needed")
+    if isinstance(node, MultiThreshold) and (node.levels.ndim != 1 or node.levels.size == 0 or (
+        node.levels[0] <= 0 or (np.diff(node.levels) <= 0).any()
+    )):
+        yield bad(f"levels {node.levels.tolist()} must rise and be above 0")
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if isinstance(value, np.ndarray) and f.name not in ("levels", "payloads") and not _broadcasts(value, node.shape):
+            yield bad(f"{f.name} of shape {value.shape} does not broadcast against {node.shape}")
+    if node.arithmetic:
+        yield from _integers(name, node, node.arithmetic)
+    elif node.continuous is None:
+        yield from _factors(name, node)
+
+
+def _broadcasts(value: Array, shape: tuple[int, ...]) -> bool:
+    return value.ndim <= len(shape) and all(
+        a in (1, b) for a, b in zip(reversed(value.shape), reversed(shape), strict=False)
+    )
+
+
+def _factors(name: str, node: Neuron) -> Iterator[Finding]:
+    for what, decay in zip(("decay_syn", "decay_mem"), node.decays, strict=True):
+        if decay is not None and ((decay < 0) | (decay > 1)).any():
+            yield Finding("D2E-NODE-003", f"{what} must lie in 0..1, it holds {decay.min()}..{decay.max()}", name)
+
+
+def _integers(name: str, node: Neuron, fixed: FixedPoint) -> Iterator[Finding]:
+    one = 1 << fixed.decay_bits
+    for what, decay in zip(("decay_syn", "decay_mem"), node.decays, strict=True):
+        if decay is not None and ((decay < 0) | (decay > one)).any():
+            yield Finding("D2E-NODE-003", f"{what} must be an integer in 0..{one}", name)
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and (value != np.rint(value)).any():
+            yield Finding("D2E-NODE-005", f"{f.name} is not an integer in a population of integer arithmetic", name)
+    if (node.gain != 1).any():
+        yield Finding("D2E-NODE-005", "gain must be 1 in integers", name, "Run fold_thresholds before quantise.")

@@ -11,6 +11,7 @@ from d2e.ir.errors import (
     MissingError,
     UnsupportedError,
     UsageError,
+    raise_findings,
 )
 from d2e.ir.network import Edge, Network, chain
 from d2e.ir.nodes import (
@@ -45,5 +46,5 @@ __all__ = [
     "IF", "LI", "LIF", "Affine", "AvgPool2d", "Continuous", "Conv1d", "Conv2d", "CubaLIF", "D2EError", "Delay",
     "Edge", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear", "MissingError",
     "MultiThreshold", "Network", "Neuron", "Node", "Output", "Quantized", "Scale", "SumPool2d", "Synapse",
-    "UnsupportedError", "UsageError", "chain", "infer_shapes", "to_text", "verified", "verify",
+    "UnsupportedError", "UsageError", "chain", "infer_shapes", "raise_findings", "to_text", "verified", "verify",
 ]

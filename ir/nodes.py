@@ -7,6 +7,7 @@ Every neuron shares one step, in this order, in floating point and in integers (
     v = decay_mem * v                             then a reset with reset_when="next" is applied,
     v = max(v_min, v + gain * u + bias)           then the input is integrated
     n = clip(floor(v / threshold), 0, max_spikes) fire="ge";   fire="gt": ceil(v / threshold) - 1
+                                                  (n > 0 exactly where v >= threshold, or v > threshold)
     v -= n * reset_by   or   v = v_reset where n  reset_when="same"
     s = n * amplitude
 
@@ -354,10 +355,11 @@ class LIF(Neuron):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CubaLIF(LIF):
-    """Current-based leaky: ``decay_syn`` is the factor of ``u`` kept per step."""
+    """Current-based leaky: ``decay_syn`` is the factor of ``u`` kept per step, ``u_init`` its start (unit of ``v``)."""
 
     kind: ClassVar[str] = "cuba_lif"
     decay_syn: Array = _array(0.0)
+    u_init: Array = _array(0.0)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 from d2e.ir import linear
 from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.network import Network
-from d2e.ir.nodes import LI, Array, Delay, FixedPoint, Input, MultiThreshold, Neuron, Output, Shape, Synapse
+from d2e.ir.nodes import LI, Array, CubaLIF, Delay, FixedPoint, Input, MultiThreshold, Neuron, Output, Shape, Synapse
 from d2e.ir.shapes import infer_shapes
 
 Record = Literal["counts", "spikes", "state"]
@@ -49,7 +49,8 @@ class Population:
         self.name, self.node = name, node
         self.fixed = node.arithmetic
         self.dtype = np.int64 if self.fixed else np.float64
-        self.u = np.zeros((batch, *node.shape), self.dtype)
+        u_init = node.u_init if isinstance(node, CubaLIF) else np.zeros(())
+        self.u = np.broadcast_to(u_init.astype(self.dtype), (batch, *node.shape)).copy()
         self.bias, self.v_reset = node.bias.astype(self.dtype), node.v_reset.astype(self.dtype)
         self.v = np.broadcast_to(node.v_init.astype(self.dtype), self.u.shape).copy()
         self.n = np.zeros(self.u.shape, np.int64)
@@ -88,13 +89,16 @@ class Population:
         if isinstance(node, MultiThreshold):
             return self._crossed(node)
         theta = self._unit(node.threshold)
+        crossed = self.v >= theta if node.fire == "ge" else self.v > theta
+        if node.max_spikes == 1:
+            return crossed.astype(np.int64)
         if node.fire == "ge":
             n = np.floor_divide(self.v, theta)
         elif self.fixed:
             n = np.floor_divide(self.v - 1, theta)
         else:
             n = np.ceil(self.v / theta) - 1
-        return np.clip(n, 0, node.max_spikes or None).astype(np.int64)
+        return np.where(crossed, np.clip(n, 1, node.max_spikes or None), 0).astype(np.int64)
 
     def _crossed(self, node: MultiThreshold) -> Array:
         n = np.zeros(self.v.shape, np.int64)

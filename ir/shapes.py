@@ -116,6 +116,17 @@ def _scale(name: str, node: Scale, shape: Shape) -> Shape:
     return shape
 
 
+def _declared(network: Network, source: str, target: str) -> Shape:
+    """The shape of a recurrent source that is not reached yet: neurons state theirs."""
+    node = network.nodes[source]
+    if isinstance(node, (Neuron, Input)):
+        return node.shape
+    raise UnsupportedError(
+        "D2E-SHAPE-003", f"receives only the previous step of {source!r}, whose shape is not known yet", node=target,
+        hint="Mark the edge out of the neuron as the recurrent one.",
+    )
+
+
 def infer_shapes(network: Network) -> dict[str, Shape]:
     """Node name -> shape of the frame it sends.
 
@@ -130,6 +141,7 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
         if isinstance(node, (Input, Neuron)) and not arriving:
             shapes[name] = node.shape
             continue
+        arriving = arriving or [(e, _declared(network, e.source, name)) for e in network.incoming[name]]
         if not arriving:
             raise UnsupportedError("D2E-SHAPE-002", "has no input", node=name, hint="Remove it or connect it.")
         first = arriving[0][1]

@@ -1,0 +1,132 @@
+"""map_neurons: integer IF, LIF and CubaLIF populations become stock Loihi LIF neurons and synapses.
+
+The stock neuron (lava ``LIF``) resets ``v`` to zero and fires at ``v > vth``. A soft reset keeps its charge in ``u``
+instead (du=-1 or a leak, dv=4096: v is a copy of u) and takes ``reset_by`` away with a synapse onto itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
+from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check, stock
+from d2e.compiler.notes import warn
+from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
+from d2e.compiler.passes.canonicalise import add_constant_current
+from d2e.ir import IF, LI, LIF, CubaLIF, Delay, Edge, Network, Neuron, Node, Scale, raise_findings
+from d2e.ir.nodes import Array
+
+if TYPE_CHECKING:
+    from d2e.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class CheckRules(Pass):
+    """check-rules: everything the chip cannot take, told at once, before any work is done."""
+
+    name: ClassVar[str] = "check-rules"
+    requires: ClassVar[tuple[Property, ...]] = (canonical, discrete)
+
+    def run(self, network: Network, target: Target) -> Network:
+        """The same network.
+
+        Raises:
+            UnsupportedError: D2E-LOIHI-001..007, the first finding with all of them in the message.
+        """
+        raise_findings(check(network, SOURCE_RULES))
+        return network
+
+
+@dataclass(frozen=True)
+class MapNeurons(Pass):
+    """See the module."""
+
+    name: ClassVar[str] = "map-neurons"
+    requires: ClassVar[tuple[Property, ...]] = (canonical, folded, integer)
+    ensures: ClassVar[tuple[Property, ...]] = (stock,)
+
+    def run(self, network: Network, target: Target) -> Network:
+        """The network on stock neurons; populations keep their names, helpers are marked.
+
+        Raises:
+            UnsupportedError: D2E-LOIHI-010..014 where the result does not fit the chip's words.
+        """
+        nodes: dict[str, Node] = dict(network.nodes)
+        edges = list(network.edges)
+        approximate = [n for n in network.populations if self._map(n, network.neuron(n), nodes, edges)]
+        result = Network(nodes, tuple(edges), network.metadata)
+        for name in approximate:
+            result = warn(
+                result, "D2E-LOIHI-020", "a soft reset behind a synaptic current is approximate: the self synapse decays "
+                "with the current and is cancelled one step later, up to the rounding of the decay", name,
+            )
+        raise_findings(check(result, LOWERED_RULES))
+        return result
+
+    def _map(self, name: str, node: Neuron, nodes: dict[str, Node], edges: list[Edge]) -> bool:
+        """Replace one population; True where the result is approximate."""
+        keep_syn, keep_mem = node.decays
+        syn = np.int64(0) if keep_syn is None else _one(keep_syn)
+        mem = np.int64(DECAY_ONE) if keep_mem is None else _one(keep_mem)
+        if isinstance(node, LI):
+            nodes[name] = replace(node, decay_syn=syn, decay_mem=mem, reset="zero", fire="gt",
+                                  threshold=np.int64(LIMITS["threshold"].value))
+            return False
+        if node.reset != "subtract":
+            nodes[name] = _stock(node, syn, mem)
+            return False
+        amount = node.threshold if node.reset_by is None else node.reset_by
+        behind_current = isinstance(node, CubaLIF) and bool(syn != 0)
+        bias = node.bias
+        if behind_current:
+            nodes[name] = replace(_stock(node, syn, mem), bias=bias)
+            _self_synapse(name, "reset", -amount, 0, nodes, edges)
+            undo = np.rint(amount * syn / DECAY_ONE).astype(np.int64)
+            if np.any(undo):
+                _self_synapse(name, "undo", undo, 1, nodes, edges)
+            return True
+        mapped = _stock(node, mem, np.int64(0))
+        nodes[name] = replace(mapped, bias=np.int64(0), v_init=np.int64(0), u_init=node.v_init)
+        _self_synapse(name, "reset", -amount, 0, nodes, edges)
+        if bias.any():
+            assert (bias % UNIT == 0).all(), "the bias of a soft reset is whole weight units"
+            add_constant_current(nodes, edges, name, node, bias // UNIT)
+            source = f"{name}.on"
+            on = nodes[source]
+            assert isinstance(on, IF)
+            nodes[source] = _stock(on, np.int64(0), np.int64(DECAY_ONE))
+        return False
+
+
+def _one(decay: Array) -> Any:
+    """A uniform decay as one number (the rules refuse others)."""
+    return np.int64(decay.flat[0])
+
+
+def _stock(node: Neuron, decay_syn: Any, decay_mem: Any) -> CubaLIF:
+    """The stock LIF with this neuron's threshold, bias and start."""
+    exact = not isinstance(node, LIF)  # v in whole weight units: >= theta is > theta - 1
+    threshold = node.threshold - 1 if node.fire == "ge" and exact else node.threshold
+    return CubaLIF(
+        shape=node.shape, decay_syn=decay_syn, decay_mem=decay_mem, threshold=threshold, fire="gt", reset="zero",
+        gain=np.int64(1), bias=node.bias, v_reset=np.int64(0), v_init=node.v_init, amplitude=np.int64(1),
+        u_init=node.u_init if isinstance(node, CubaLIF) else np.int64(0),
+        arithmetic=node.arithmetic, quantized=node.quantized, metadata=node.metadata,
+    )
+
+
+def _self_synapse(
+    name: str, role: str, weight: Array, delay: int, nodes: dict[str, Node], edges: list[Edge]
+) -> None:
+    synapse = f"{name}.{role}"
+    nodes[synapse] = Scale(scale=np.asarray(weight))
+    edges.append(Edge(name, synapse, recurrent=True))
+    if delay:
+        late = f"{name}.{role}-delay"
+        nodes[late] = Delay(steps=delay)
+        edges += [Edge(synapse, late), Edge(late, name)]
+    else:
+        edges.append(Edge(synapse, name))

@@ -1,0 +1,214 @@
+"""canonicalise: every path between two populations becomes at most Flatten, one linear map, Delay; biases move out.
+
+Average pooling becomes sum pooling and a factor; adjacent linear maps merge; a synapse with several sources or
+targets is written out once per path. Biases move into the neurons, or, before a synaptic current with memory,
+onto an always-on neuron. All exact in real arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from d2e.compiler import algebra
+from d2e.compiler.passes.base import Pass, Property, canonical
+from d2e.compiler.paths import Path, paths_into
+from d2e.ir import (
+    IF, AvgPool2d, Conv1d, Conv2d, Delay, Edge, Flatten, Linear, Network, Neuron, Node, Output, Scale, SumPool2d,
+    Synapse, UnsupportedError, infer_shapes,
+)
+from d2e.ir.nodes import Array, Shape
+from d2e.ir.shapes import output_shape
+
+if TYPE_CHECKING:
+    from d2e.compiler.target import Target
+
+HELPER = "helper"
+"""Metadata key of populations that passes added; they are not in the source network."""
+
+
+@dataclass(frozen=True)
+class Canonicalise(Pass):
+    """See the module."""
+
+    name: ClassVar[str] = "canonicalise"
+    ensures: ClassVar[tuple[Property, ...]] = (canonical,)
+
+    def run(self, network: Network, target: Target) -> Network:
+        """The network in canonical form; the populations keep their names, shapes and spikes."""
+        builder = _Builder(network)
+        for name in network.order:
+            if not isinstance(network.nodes[name], Synapse):
+                builder.add_end(name)
+        return Network(builder.nodes, tuple(builder.edges), network.metadata)
+
+
+class _Builder:
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.shapes = infer_shapes(network)
+        self.nodes: dict[str, Node] = {}
+        self.edges: list[Edge] = []
+
+    def add_end(self, name: str) -> None:
+        """An input, neuron or output and every path into it."""
+        node = self.network.nodes[name]
+        self.nodes[name] = node
+        total: Array | None = None
+        for path in paths_into(self.network, name):
+            if isinstance(node, Output):
+                chain, bias = [self._synapse(s) for s in path.synapses], None
+            else:
+                chain, bias = self._compose(path)
+            self._join(path, chain)
+            if bias is not None:
+                total = bias if total is None else total + bias
+        if total is None or not isinstance(node, Neuron):
+            return
+        if node.has_synaptic_state and np.any(node.decays[0] != 0):
+            add_constant_current(self.nodes, self.edges, name, node, total)
+        else:
+            self.nodes[name] = replace(node, bias=_smallest(node.bias + node.gain * total))
+
+    def _synapse(self, name: str) -> Synapse:
+        node = self.network.nodes[name]
+        assert isinstance(node, Synapse)
+        return node
+
+    def _compose(self, path: Path) -> tuple[list[Synapse], Array | None]:
+        shape = self.shapes[path.source]
+        nodes, delay = algebra.split_delays([self._synapse(s) for s in path.synapses], path.label)
+        bias = self._bias(path, nodes, shape)
+        chain = simplify([algebra.without_bias(n) for n in nodes], shape, path.label)
+        if not any(not isinstance(n, Flatten) for n in chain):
+            chain.append(Scale(scale=np.float64(1.0)))
+        return [*chain, *([Delay(steps=delay)] if delay else [])], bias
+
+    def _bias(self, path: Path, nodes: list[Synapse], shape: Shape) -> Array | None:
+        bias: Array | None = None
+        for node in nodes:
+            own = algebra.bias_frame(node, shape)
+            if bias is not None:
+                bias = algebra.run_chain([algebra.without_bias(node)], bias[None], shape)[0]
+            if own is not None:
+                bias = own if bias is None else bias + own
+            shape = output_shape(path.label, node, shape)
+        if bias is not None and path.recurrent and not self._recurrent_at_source(path):
+            raise UnsupportedError(
+                "D2E-CANON-003", "a recurrent layer adds its bias from the second step on only", node=path.label,
+                hint="Mark the edge into the layer as recurrent, not the one out of it.",
+            )
+        return bias
+
+    def _recurrent_at_source(self, path: Path) -> bool:
+        return any(e.source == path.source and e.recurrent for e in self.network.incoming[path.synapses[0]])
+
+    def _join(self, path: Path, chain: Sequence[Synapse]) -> None:
+        """Add the nodes of a path under its own names, and its edges."""
+        names = []
+        for node in chain:
+            names.append(self._name(path, node))
+            self.nodes[names[-1]] = node
+        stations = [path.source, *names, path.target]
+        for i, (a, b) in enumerate(zip(stations, stations[1:], strict=False)):
+            self.edges.append(Edge(a, b, path.recurrent and i == 0))
+
+    def _name(self, path: Path, node: Synapse) -> str:
+        like = [s for s in path.synapses if type(self._synapse(s)) is type(node)]
+        weighted = [s for s in path.synapses if not isinstance(self._synapse(s), (Flatten, Delay))]
+        kind = "flatten" if isinstance(node, Flatten) else "delay" if isinstance(node, Delay) else "synapse"
+        plain = isinstance(node, (Flatten, Delay))
+        base = (like or [f"{path.target}.{kind}"])[-1] if plain else (weighted or [f"{path.target}.{kind}"])[-1]
+        if base not in self.nodes:
+            return base
+        base = f"{base}@{path.source}"
+        name, count = base, 1
+        while name in self.nodes or name in self.network.nodes:
+            count += 1
+            name = f"{base}.{count}"
+        return name
+
+
+def simplify(nodes: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
+    """A chain of linear maps of frames of ``shape`` as at most [Flatten, one map].
+
+    Raises:
+        UnsupportedError: D2E-CANON-001 where no single synapse computes it.
+    """
+    chain: list[Synapse] = []
+    for node in nodes:
+        if isinstance(node, AvgPool2d):
+            size = node.kernel_size[0] * node.kernel_size[1]
+            chain += [SumPool2d(kernel_size=node.kernel_size, stride=node.stride, padding=node.padding)]
+            chain += [Scale(scale=np.float64(1.0 / size))]
+        else:
+            chain.append(node)
+    while (shorter := _step(chain, shape)) is not None:
+        chain = shorter
+    maps = [n for n in chain if not isinstance(n, Flatten)]
+    if not maps or (len(maps) == 1 and chain[-1] is maps[0]):
+        return chain
+    return _as_dense(chain, shape, name)
+
+
+def _step(chain: list[Synapse], shape: Shape) -> list[Synapse] | None:
+    """One merge of two neighbours, the last pair first so that factors move towards the weights after them."""
+    shapes = [shape]
+    for node in chain:
+        shapes.append(output_shape("chain", node, shapes[-1]))
+    for i in reversed(range(len(chain) - 1)):
+        merged = algebra.merge(chain[i], chain[i + 1], shapes[i])
+        if merged is not None:
+            return [*chain[:i], *merged, *chain[i + 2 :]]
+    return None
+
+
+def _as_dense(chain: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
+    end = shape
+    for node in chain:
+        end = output_shape(name, node, end)
+    if len(end) != 1:
+        kinds = " -> ".join(n.kind for n in chain)
+        raise UnsupportedError(
+            "D2E-CANON-001", f"the layers {kinds} between two populations do not merge into one", node=name,
+            hint="Put a neuron layer between them, or use pooling whose stride equals its window.",
+        )
+    flat: list[Synapse] = [Flatten()] if len(shape) > 1 else []
+    return [*flat, Linear(weight=algebra.as_matrix(chain, shape, name))]
+
+
+def add_constant_current(
+    nodes: dict[str, Node], edges: list[Edge], name: str, neuron: Neuron, current: Array
+) -> None:
+    """Add an always-on neuron that sends ``current`` (broadcast against the population) at every step.
+
+    Exact: the source fires once per step; its synapse holds the current. For a map [channels, *space] the synapse is
+    a convolution of the single source with the table of currents as its kernel.
+    """
+    source, synapse = f"{name}.on", f"{name}.bias"
+    table = np.broadcast_to(current, neuron.shape)
+    one: Shape = (1,) * len(neuron.shape)
+    integers = neuron.arithmetic is not None
+    unit = np.int64(1 << neuron.arithmetic.fraction_bits) if neuron.arithmetic else np.float64(1.0)
+    nodes[source] = IF(
+        shape=one, threshold=np.int64(1) if integers else np.float64(1.0), bias=unit, reset="zero",
+        arithmetic=neuron.arithmetic, metadata={HELPER: True},
+    )
+    kind = {2: Conv1d, 3: Conv2d}.get(len(neuron.shape))
+    space = neuron.shape[1:]
+    if kind is None and len(neuron.shape) != 1:
+        raise UnsupportedError("D2E-CANON-004", f"a bias on frames of shape {neuron.shape} is not supported", node=name)
+    if kind is None:
+        nodes[synapse] = Linear(weight=table[:, None])
+    else:
+        kernel = np.flip(table, axis=tuple(range(1, table.ndim)))[:, None]
+        nodes[synapse] = kind(weight=kernel, padding=tuple(n - 1 for n in space), stride=(1,) * len(space))
+    edges += [Edge(source, synapse), Edge(synapse, name)]
+
+
+def _smallest(array: Array) -> Array:
+    """A constant array as a scalar."""
+    return array if array.ndim == 0 or (array != array.flat[0]).any() else array.flat[0].reshape(())

@@ -1,0 +1,139 @@
+"""fold_thresholds: gains, thresholds per channel, spike amplitudes and reset values move into the weights.
+
+After it one population has one threshold, gain 1, amplitude 1 and resets to 0. Exact: dividing everything that makes
+up ``v`` by the same factor changes no comparison; the folded float network fires the same spikes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from d2e.compiler import algebra
+from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded
+from d2e.compiler.paths import Path, paths_from, paths_into
+from d2e.ir import (
+    CubaLIF, Flatten, MultiThreshold, Network, Neuron, Node, Output, Synapse, UnsupportedError, infer_shapes,
+)
+from d2e.ir.nodes import LI, Array, Shape
+
+if TYPE_CHECKING:
+    from d2e.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class FoldThresholds(Pass):
+    """See the module."""
+
+    name: ClassVar[str] = "fold-thresholds"
+    requires: ClassVar[tuple[Property, ...]] = (canonical, discrete)
+    ensures: ClassVar[tuple[Property, ...]] = (folded,)
+
+    def run(self, network: Network, target: Target) -> Network:
+        """The folded network.
+
+        Raises:
+            UnsupportedError: D2E-FOLD-001 where a factor varies within a channel of a convolution;
+                D2E-FOLD-002 where the reset value is not below the threshold; -003 for unequal output amplitudes.
+        """
+        for name in network.populations:
+            network = _fold_amplitude(network, name)
+            network = _fold_reset_value(network, name)
+            network = _fold_inputs(network, name)
+        return network
+
+
+def _fold_reset_value(network: Network, name: str) -> Network:
+    """Measure ``v`` from the reset value: v' = v - v_reset."""
+    node = network.neuron(name)
+    if node.reset != "value":
+        return network
+    base = node.v_reset
+    if not base.any():
+        return network.with_nodes({name: replace(node, reset="zero")})
+    if isinstance(node, MultiThreshold) or (node.threshold <= base).any():
+        raise UnsupportedError(
+            "D2E-FOLD-002", f"resets to {base.max():g}, which is not below its threshold", node=name,
+            hint="Use a reset value below the threshold.",
+        )
+    keep = np.float64(1.0) if node.decays[1] is None else node.decays[1]
+    shifted = replace(
+        node, reset="zero", v_reset=np.float64(0.0), threshold=node.threshold - base, v_init=node.v_init - base,
+        bias=node.bias - (1 - keep) * base, v_min=None if node.v_min is None else node.v_min - base,
+    )
+    return network.with_nodes({name: shifted})
+
+
+def _fold_inputs(network: Network, name: str) -> Network:
+    """Scale everything that makes up ``v`` so that gain is 1 and the threshold one number."""
+    node = network.neuron(name)
+    theta = node.threshold
+    if isinstance(node, LI):
+        common, factor = np.float64(1.0), np.ones(())
+    elif isinstance(node, MultiThreshold):
+        common, factor = np.float64(1.0), 1.0 / theta
+    else:
+        common = np.asarray(theta.max())
+        factor = np.ones(()) if (theta == common).all() else common / theta
+    rows = node.gain * factor
+    if (rows != 1).any():
+        network = _scale_into(network, name, rows)
+    scaled: dict[str, Any] = {
+        f: getattr(node, f) * factor if (factor != 1).any() else getattr(node, f)
+        for f in ("bias", "v_reset", "v_init", "v_min", "reset_by")
+        if getattr(node, f) is not None
+    }
+    if isinstance(node, CubaLIF):
+        scaled["u_init"] = node.u_init * rows if (rows != 1).any() else node.u_init
+    return network.with_nodes({name: replace(node, threshold=common, gain=np.float64(1.0), **scaled)})
+
+
+def _fold_amplitude(network: Network, name: str) -> Network:
+    node = network.neuron(name)
+    amplitude = node.amplitude
+    if (amplitude == 1).all():
+        return network.with_nodes({name: replace(node, amplitude=np.float64(1.0))})
+    shapes = infer_shapes(network)
+    for path in paths_from(network, name):
+        if isinstance(network.nodes[path.target], Output):
+            if amplitude.size > 1 and (amplitude != amplitude.flat[0]).any():
+                raise UnsupportedError(
+                    "D2E-FOLD-003", "its output neurons send spikes of unequal amplitude", node=name,
+                    hint="Move the amplitudes into the thresholds of the layer.",
+                )
+            continue  # one amplitude for all: counts instead of amplitudes, the same order of classes
+        network = _change(network, path, amplitude, shapes[name], rows=False)
+    return network.with_nodes({name: replace(node, amplitude=np.float64(1.0))})
+
+
+def _scale_into(network: Network, name: str, factor: Array) -> Network:
+    shapes = infer_shapes(network)
+    for path in list(paths_into(network, name)):
+        network = _change(network, path, factor, shapes[path.source], rows=True)
+    return network
+
+
+def _change(network: Network, path: Path, factor: Array, shape: Shape, *, rows: bool) -> Network:
+    """Multiply the one linear map of a path by a factor of its target's rows or its source's columns."""
+    changed: dict[str, Node] = {}
+    for name in path.synapses:
+        node = network.nodes[name]
+        assert isinstance(node, Synapse)
+        if isinstance(node, Flatten):
+            if not rows and factor.size > 1:
+                factor = np.broadcast_to(factor, shape).reshape(-1)
+            shape = (math.prod(shape),)
+        elif node.kind != "delay":
+            scaled = (algebra.scale_rows if rows else algebra.scale_columns)(node, np.asarray(factor), shape)
+            if scaled is None:
+                raise UnsupportedError(
+                    "D2E-FOLD-001", f"thresholds, gains or amplitudes of {path.target if rows else path.source!r} vary "
+                    "within a channel and cannot move into a convolution", node=name,
+                    hint="Use one value per channel.",
+                )
+            changed[name] = scaled
+            break
+    return network.with_nodes(changed)

@@ -1,0 +1,269 @@
+"""quantise: weights, biases, decays and the threshold of each population become integers on the target's grid, jointly.
+
+A population has one unit: its threshold is exactly ``threshold_int`` units, so the threshold itself is never rounded; what
+is rounded are weights, biases and decays. The search is over ``threshold_int``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from d2e.compiler import activity
+from d2e.compiler.algebra import weight_of, with_weight
+from d2e.compiler.notes import warn
+from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
+from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.passes.ranges import population_range
+from d2e.compiler.paths import paths_into
+from d2e.ir import (
+    LI, LIF, CubaLIF, FixedPoint, MultiThreshold, Network, Neuron, Node, Quantized, Synapse, UnsupportedError, UsageError,
+)
+from d2e.ir.nodes import Array
+
+if TYPE_CHECKING:
+    from d2e.compiler.target import Target
+
+Method = Literal["auto", "max", "percentile", "mse", "spikes"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What integers a chip has for a population.
+
+    Attributes:
+        weight_bits: widest signed weight.
+        threshold_max: largest threshold in weight units.
+        mantissa_max: a threshold of a soft reset must be ``m << e`` with m up to this (it becomes a weight); 0: any.
+        bias_mantissa: largest |mantissa| of a bias; the bias is mantissa << exponent.
+        bias_exponents: exponents there are.
+        state_max: bound on |u| and |v| in weight units.
+        arithmetic: of every population.
+    """
+
+    weight_bits: int = 8
+    threshold_max: int = (1 << 17) - 1
+    mantissa_max: int = 255
+    bias_mantissa: int = (1 << 12) - 1
+    bias_exponents: range = range(8)
+    state_max: int = 1 << 17
+    arithmetic: FixedPoint = field(default_factory=FixedPoint)
+
+
+@dataclass(frozen=True)
+class Quantise(Pass):
+    """See the module.
+
+    Attributes:
+        weight_bits: width of signed weights, 2..8.
+        scale: "max" keeps every weight, "percentile" clips outliers, "mse" least squared weight error, "spikes" least
+            spike-count error on the calibration data; "auto": spikes with calibration data, else mse.
+        percentile: of |weight| kept by scale="percentile".
+        calibration: frames [batch, time, *shape] the model sees in use.
+        bias_correction: with calibration, cancel the mean input error of each channel in layers that have a bias.
+        time_steps: steps per sample, for the range analysis.
+        grid: the target's integers.
+    """
+
+    name: ClassVar[str] = "quantise"
+    requires: ClassVar[tuple[Property, ...]] = (canonical, folded)
+    ensures: ClassVar[tuple[Property, ...]] = (integer,)
+
+    weight_bits: int = 8
+    scale: Method = "auto"
+    percentile: float = 99.9
+    calibration: Array | None = None
+    bias_correction: bool = True
+    time_steps: int | None = None
+    grid: Grid = field(default_factory=Grid)
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.weight_bits <= self.grid.weight_bits:
+            raise UsageError(
+                "D2E-USE-003", f"weight bits {self.weight_bits} are outside 2..{self.grid.weight_bits}",
+                hint="Give --weight-bits in that range.",
+            )
+        if self.scale == "spikes" and self.calibration is None:
+            raise UsageError("D2E-USE-004", "scale 'spikes' needs calibration data", hint="Give --calibration.")
+
+    def run(self, network: Network, target: Target) -> Network:
+        """The integer network.
+
+        Raises:
+            UnsupportedError: D2E-QUANT-001 where a layer quantises to nothing, -002 where a layer falls silent,
+                -003 where it saturates; D2E-RANGE-001 where one step's input can overflow.
+        """
+        seen = None if self.calibration is None else activity.observe(network, self.calibration)
+        result = network
+        for name in network.populations:
+            result = self._population(result, name, seen)
+        for name in network.populations:
+            result = _check_range(result, name, self.time_steps, self.grid)
+        if seen is not None and self.calibration is not None:
+            activity.check_alive(result, seen, self.calibration)
+        return result
+
+    def _population(self, network: Network, name: str, seen: activity.Seen | None) -> Network:
+        node = network.neuron(name)
+        if node.metadata.get(HELPER):
+            unit = np.int64(1 << self.grid.arithmetic.fraction_bits)
+            helper = replace(
+                node, threshold=np.int64(1), bias=unit, arithmetic=self.grid.arithmetic, gain=np.int64(1),
+                amplitude=np.int64(1), v_init=np.int64(0), v_reset=np.int64(0),
+            )
+            return network.with_nodes({name: helper})
+        weights = {
+            s: network.nodes[s] for p in paths_into(network, name) for s in p.synapses
+            if isinstance(network.nodes[s], Synapse) and hasattr(network.nodes[s], "quantized")
+        }
+        arrays = [weight_of(s) for s in weights.values() if isinstance(s, Synapse)]
+        values = np.concatenate([np.abs(a).reshape(-1) for a in arrays]) if arrays else np.zeros(1)
+        if not values.any() and not node.bias.any():
+            raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
+                                   hint="Remove the layer or train it again.")
+        candidates = self._units(node, values)
+        method = self.scale if self.scale != "auto" else ("spikes" if seen is not None else "mse")
+        if method == "spikes" and seen is not None and not isinstance(node, LI):
+            unit = min(candidates["all"], key=lambda u: self._spike_error(network, name, u, seen))
+        elif method in ("spikes", "mse"):
+            unit = min(candidates["all"], key=lambda u: sum(self._weight_error(a, u) for a in arrays))
+        else:
+            unit = candidates[method][0]
+        return self._with_unit(network, name, unit, seen)
+
+    # ----- the search for the unit (float value of one weight step)
+
+    def _units(self, node: Neuron, values: Array) -> dict[str, list[float]]:
+        """Candidate units by method; every unit divides the threshold exactly."""
+        top = (1 << (self.weight_bits - 1)) - 1
+        largest = max(float(values.max()), 1e-30)
+        outlier = max(float(np.percentile(values, self.percentile)), largest / (1 << 20))
+        wanted = {"max": [largest / top], "percentile": [outlier / top]}
+        wanted["all"] = [largest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
+        return {m: sorted({self._exact_unit(node, u) for u in units}, reverse=True) for m, units in wanted.items()}
+
+    def _exact_unit(self, node: Neuron, unit: float) -> float:
+        if isinstance(node, LI):
+            return unit
+        theta = _theta(node)
+        steps = max(1, min(int(theta / unit + 1e-9), self.grid.threshold_max))
+        if node.reset == "subtract" and self.grid.mantissa_max:
+            exponent = 0
+            while steps >> exponent > self.grid.mantissa_max:
+                exponent += 1
+            steps = steps >> exponent << exponent
+        return theta / steps
+
+    def _round(self, array: Array, unit: float) -> Array:
+        half = 1 << (self.weight_bits - 1)
+        return np.clip(np.rint(array / unit), -half, half - 1).astype(np.int64)
+
+    def _weight_error(self, array: Array, unit: float) -> float:
+        return float(np.square(array - self._round(array, unit) * unit).sum())
+
+    def _spike_error(self, network: Network, name: str, unit: float, seen: activity.Seen) -> float:
+        changed = self._with_unit(network, name, unit, None)
+        return activity.count_error(changed, name, seen)
+
+    # ----- the integer population
+
+    def _with_unit(self, network: Network, name: str, unit: float, seen: activity.Seen | None) -> Network:
+        changed: dict[str, Node] = {}
+        for path in paths_into(network, name):
+            for s in path.synapses:
+                node = network.nodes[s]
+                if isinstance(node, Synapse) and hasattr(node, "quantized"):
+                    mark = Quantized(self.weight_bits, np.float64(unit))
+                    rounded = with_weight(node, self._round(weight_of(node), unit))
+                    changed[s] = replace(rounded, quantized=mark)  # type: ignore[call-arg]
+        neuron = network.neuron(name)
+        bias = neuron.bias
+        if seen is not None and self.bias_correction and bias.any():
+            error = activity.mean_input_error(network, network.with_nodes(changed), name, unit, seen)
+            bias = bias + error
+        changed[name] = _integer_neuron(neuron, bias, unit, self.grid, self.weight_bits)
+        return network.with_nodes(changed)
+
+
+def _theta(node: Neuron) -> float:
+    """The float threshold that the unit must divide: the largest level of a multi-threshold neuron."""
+    return float(node.levels.max()) if isinstance(node, MultiThreshold) else float(node.threshold)
+
+
+def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: int) -> Neuron:
+    """The neuron with integer parameters; the choices that integers force are made here."""
+    fixed = grid.arithmetic
+    one = 1 << fixed.fraction_bits
+    soft = node.reset == "subtract" and not isinstance(node, LI)
+    leaky = node.decays[1] is not None and bool((node.decays[1] != 1).any())
+    whole = soft or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
+    bias_int = np.rint(bias / unit).astype(np.int64) * one if whole else _bias_grid(bias / unit * one, grid)
+    keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]
+    theta = np.int64(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
+    changes: dict[str, Any] = {
+        "threshold": theta, "bias": bias_int, "gain": np.int64(1), "amplitude": np.int64(1), "v_reset": np.int64(0),
+        "v_init": _start(node.v_init, unit, one, whole and not leaky), "arithmetic": fixed,
+        "quantized": Quantized(bits, np.float64(unit)),
+        "v_min": None if node.v_min is None else np.rint(node.v_min / unit * one).astype(np.int64),
+        "reset_by": None if node.reset_by is None else np.rint(node.reset_by / unit).astype(np.int64),
+    }
+    if isinstance(node, LIF):
+        changes["decay_mem"] = keeps[1]
+    if isinstance(node, (CubaLIF, LI)):
+        changes["decay_syn"] = keeps[0]
+    if isinstance(node, CubaLIF):
+        changes["u_init"] = np.rint(node.u_init / unit * one).astype(np.int64)
+    if isinstance(node, MultiThreshold):
+        changes |= {"threshold": np.int64(1), "levels": np.rint(node.levels / unit).astype(np.int64)}
+    if leaky or not whole:
+        changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
+    if soft and leaky and node.reset_when == "same" and not isinstance(node, (CubaLIF, MultiThreshold)):
+        # decay * (v - r) = decay * v - decay * r: the same step with the reset after the decay
+        amount = node.threshold if node.reset_by is None else node.reset_by
+        decayed = np.rint(np.asarray(node.decays[1]) * amount / unit).astype(np.int64)
+        changes |= {"reset_when": "next", "reset_by": _mantissa(decayed, grid.mantissa_max)}
+    return replace(node, **changes)
+
+
+def _start(v_init: Array, unit: float, one: int, whole: bool) -> Array:
+    if whole:
+        return np.rint(v_init / unit).astype(np.int64) * one
+    return np.rint(v_init / unit * one).astype(np.int64)
+
+
+def _mantissa(value: Array, largest: int) -> Array:
+    """Rounded to m << e with m up to ``largest``."""
+    exponent = 0
+    while largest and (value >> exponent).max() > largest:
+        exponent += 1
+    return (value + ((1 << exponent) >> 1)) >> exponent << exponent
+
+
+def _bias_grid(bias: Array, grid: Grid) -> Array:
+    """Rounded to mantissa << exponent, with the finest exponent that holds the largest."""
+    for exponent in grid.bias_exponents:
+        mantissa = np.rint(bias / (1 << exponent)).astype(np.int64)
+        if np.abs(mantissa).max() <= grid.bias_mantissa:
+            return mantissa << exponent
+    return np.rint(bias).astype(np.int64)  # too wide for the chip: its rules name it
+
+
+def _check_range(network: Network, name: str, time_steps: int | None, grid: Grid) -> Network:
+    node = network.neuron(name)
+    bound = population_range(network, name, time_steps)
+    step = max(abs(bound.low), abs(bound.high))
+    if step >= grid.state_max:
+        raise UnsupportedError(
+            "D2E-RANGE-001", f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.state_max:,}",
+            node=name, hint="Lower --weight-bits, or split the layer.",
+        )
+    if bound.state is not None and bound.state < grid.state_max:
+        return network
+    reach = "without limit" if bound.state is None else f"{bound.state:,.0f} weight units"
+    soft = "wraps" if node.reset == "subtract" else "saturates"
+    return warn(
+        network, "D2E-RANGE-003", f"in the worst case its state reaches {reach} and {soft} beyond {grid.state_max:,}; "
+        "not proven safe, every run counts what overflows", name,
+    )

@@ -1,0 +1,125 @@
+"""The engine ``loihi2-lava``: runs an emitted package with Lava's interpreter and reads back what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from d2e.backends.loihi2.lava.env import clean_environment, find
+from d2e.ir.errors import InternalError, UnsupportedError, UsageError
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
+
+_EXIT_USAGE = 2
+_EXIT_TIMEOUT = 124
+_GRACE = 10.0  # seconds a run has for its own ending before its processes are killed
+_TRACEBACK_LINES = 40
+
+
+def run_lava(
+    target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0, python: Path | None = None
+) -> Trace:
+    """Run a package on ``frames`` [batch, time, *shape]; one fresh Lava run per sample.
+
+    Args:
+        target_folder: written by `emit`.
+        frames: integer payloads.
+        record: as in the reference interpreter.
+        time_out: seconds for all samples.
+        python: Lava's interpreter; None: `find`.
+
+    Returns:
+        The trace in the populations of the lowered network, the pipeline's latency removed.
+
+    Raises:
+        MissingError: D2E-LAVA-001 without a Lava environment.
+        UsageError: D2E-INPUT-001 for frames that do not fit.
+        UnsupportedError: D2E-LAVA-003 where it takes longer than ``time_out``.
+        InternalError: where Lava fails, with its traceback.
+    """
+    return run_many([(target_folder, frames)], record=record, time_out=time_out, python=python)[0]
+
+
+def run_many(
+    jobs: Sequence[tuple[Path, Array]], *, record: Record = "counts", time_out: float = 600.0,
+    python: Path | None = None,
+) -> list[Trace]:
+    """Run several packages one after another in one interpreter (starting it takes longer than a small network).
+
+    Arguments and errors are those of `run_lava`; ``time_out`` is for all of them together.
+    """
+    if not jobs:
+        return []
+    interpreter = python or find()
+    with tempfile.TemporaryDirectory(prefix="d2e-lava-") as temporary:
+        work = Path(temporary)
+        listed = []
+        for i, (folder, frames) in enumerate(jobs):
+            np.save(work / f"{i}.npy", np.asarray(frames))
+            listed.append({
+                "folder": str(folder.absolute()), "input": str(work / f"{i}.npy"), "output": str(work / f"{i}.npz"),
+            })
+        (work / "jobs.json").write_text(json.dumps(listed))
+        command = [
+            str(interpreter), str(jobs[0][0].absolute() / "run.py"), "--jobs", str(work / "jobs.json"),
+            "--record", record, "--time-out", f"{time_out:g}",
+        ]
+        _run(command, work, time_out)
+        return [_trace(work / f"{i}.npz") for i in range(len(jobs))]
+
+
+def _run(command: list[str], work: Path, time_out: float) -> None:
+    """Run in a process group of its own, which is gone afterwards whatever happens."""
+    with (work / "stdout").open("w") as out, (work / "stderr").open("w") as err:
+        process = subprocess.Popen(
+            command, cwd=work, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True,
+            env=clean_environment(),
+        )
+        try:
+            code = process.wait(timeout=time_out + _GRACE)
+        except subprocess.TimeoutExpired:
+            code = _EXIT_TIMEOUT
+        finally:
+            _end(process)
+    if code == 0:
+        return
+    message = (work / "stderr").read_text(errors="replace").strip()
+    if code == _EXIT_TIMEOUT:
+        raise UnsupportedError(
+            "D2E-LAVA-003", f"Lava did not finish within {time_out:g} seconds",
+            hint="Raise --time-out, run fewer samples, or use the engine loihi2-sim.",
+        )
+    if code == _EXIT_USAGE:
+        raise UsageError("D2E-INPUT-001", message.splitlines()[-1] if message else "the input does not fit")
+    tail = "\n".join(message.splitlines()[-_TRACEBACK_LINES:]) or "it printed nothing"
+    raise InternalError(f"Lava failed (exit code {code}):\n{tail}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the run to end its processes, then kill what is left of the group."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _trace(path: Path) -> Trace:
+    with np.load(path) as kept:
+        arrays = {key: kept[key].astype(np.int64) for key in kept.files}
+    parts: dict[str, dict[str, Array]] = {"counts": {}, "spikes": {}, "u": {}, "v": {}}
+    for key, values in arrays.items():
+        what, _, name = key.partition("/")
+        if name:
+            parts[what][name] = values
+    return Trace(arrays["output"], parts["counts"], parts["spikes"], parts["u"], parts["v"])

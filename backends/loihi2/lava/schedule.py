@@ -1,0 +1,136 @@
+"""Retiming: from the lag-free meaning of a network to Lava's time, where every synapse delays by one step.
+
+Lava's Dense, Sparse and Conv send what they computed in the step before (lava ``proc/dense/models.py``), so a
+population is given a depth d and sees frame t at Lava step t + 1 + d (Lava counts from 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from d2e.ir.errors import UnsupportedError
+from d2e.ir.network import Network
+from d2e.ir.nodes import Delay, Flatten, Input, Neuron, Shape
+from d2e.ir.shapes import infer_shapes
+
+
+@dataclass(frozen=True)
+class Path:
+    """What leads from one source to one neuron.
+
+    Attributes:
+        source, target: Input or neuron, and neuron.
+        synapse: name of the one linear map on the way; None: none, the spikes as they are.
+        shape: of the frame that enters the linear map.
+        steps: of all Delay nodes on the way.
+        recurrent: how many recurrent edges are on the way.
+    """
+
+    source: str
+    target: str
+    synapse: str | None
+    shape: Shape
+    steps: int
+    recurrent: int
+
+    @property
+    def slack(self) -> int:
+        """Steps by which this path may lag behind Lava's depths: delay = slack + depth[target] - depth[source]."""
+        return self.steps + self.recurrent
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The Lava time of a network.
+
+    Attributes:
+        depth: Input or population -> d: frame t is seen at Lava step t + 1 + d.
+        paths: every path into every population, in a fixed order.
+        readout: the population whose spikes (or v) are the output.
+    """
+
+    depth: Mapping[str, int]
+    paths: tuple[Path, ...]
+    readout: str
+
+    def delay(self, path: Path) -> int:
+        """Steps between a spike of the source and its arrival, at least 1."""
+        return self.depth[path.target] - self.depth[path.source] + path.slack
+
+
+def schedule(network: Network) -> Schedule:
+    """Depth of every population: the smallest that gives each path a delay of at least 1.
+
+    Populations that nothing feeds (always-on sources) begin as late as their targets allow.
+
+    Raises:
+        UnsupportedError: D2E-TIME-001 where a feedback loop has fewer delays than synapses;
+            D2E-LAVA-012 where a path holds two linear maps or the output is not one population.
+    """
+    shapes = infer_shapes(network)
+    paths = tuple(p for name in network.populations for p in _paths_into(network, shapes, name))
+    depth = _depths(network, paths)
+    fed = {p.target for p in paths}
+    for name in network.populations:
+        leaving = [depth[p.target] + p.slack - 1 for p in paths if p.source == name and p.target != name]
+        if name not in fed and leaving:
+            depth[name] = max(0, min(leaving))
+    return Schedule(depth, paths, _readout(network))
+
+
+def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> Iterator[Path]:
+    """Walk back from a neuron to every Input or neuron behind it."""
+    todo = [(e.source, e.recurrent + 0, 0, None, shapes[target]) for e in reversed(network.incoming[target])]
+    while todo:
+        name, recurrent, steps, synapse, shape = todo.pop()
+        node = network.nodes[name]
+        if isinstance(node, (Input, Neuron)):
+            yield Path(name, target, synapse, shape if synapse else shapes[name], steps, recurrent)
+            continue
+        linear = not isinstance(node, (Delay, Flatten))
+        if linear and synapse is not None:
+            raise UnsupportedError(
+                "D2E-LAVA-012", f"two linear maps ({name!r}, {synapse!r}) follow one another without neurons between",
+                node=name, hint="Merge them, or put neurons between them.",
+            )
+        if isinstance(node, Delay):
+            steps += node.steps
+        for edge in reversed(network.incoming[name]):
+            enters = shapes[edge.source] if linear else shape
+            todo.append((edge.source, recurrent + edge.recurrent, steps, name if linear else synapse, enters))
+
+
+def _depths(network: Network, paths: tuple[Path, ...]) -> dict[str, int]:
+    """Longest path over ``depth[target] >= depth[source] + 1 - slack`` from depth 0 (Bellman-Ford)."""
+    depth = {name: 0 for name in (*network.inputs, *network.populations)}
+    for _ in range(len(depth) + 1):
+        late = [p for p in paths if depth[p.target] < depth[p.source] + 1 - p.slack]
+        if not late:
+            return depth
+        for p in late:
+            depth[p.target] = max(depth[p.target], depth[p.source] + 1 - p.slack)
+    loop = next((p for p in late if p.recurrent), late[0])
+    raise UnsupportedError(
+        "D2E-TIME-001",
+        f"the feedback from {loop.source!r} to {loop.target!r} must arrive sooner than Loihi's synapses deliver: "
+        "each synapse on the loop takes one step, the loop has fewer",
+        node=loop.synapse or loop.target,
+        hint="Add Delay steps to the feedback, one for every population between its two ends.",
+    )
+
+
+def _readout(network: Network) -> str:
+    """The population behind the Output."""
+    name = network.outputs[0]
+    while not isinstance(network.nodes[name], Neuron):
+        edges = network.incoming[name]
+        source = edges[0].source
+        plain = isinstance(network.nodes[source], (Flatten, Neuron))
+        if len(edges) != 1 or edges[0].recurrent or not plain:
+            raise UnsupportedError(
+                "D2E-LAVA-012", "the output must be the spikes (or the readout) of exactly one population",
+                node=source, hint="End the network with one population of neurons.",
+            )
+        name = source
+    return name

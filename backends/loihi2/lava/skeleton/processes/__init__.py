@@ -1,0 +1,1 @@
+"""Process models of this package; pure modules only, because Lava imports every file of a process' folder."""

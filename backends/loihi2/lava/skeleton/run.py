@@ -1,0 +1,153 @@
+"""Runs this package with Lava: ``python run.py --input frames.npy --output result.npz``.
+
+Needs lava-nc 0.10.0, numpy < 2 and scipy; nothing of d2e. Frames are integers [batch, time, *input shape].
+The result holds ``output`` [batch, time, *out], ``counts/NAME`` [batch, *shape] and, with --record spikes or
+state, ``spikes/NAME``, ``u/NAME`` and ``v/NAME`` [batch, time, *shape]; the pipeline's latency is removed.
+"""
+# ruff: noqa: TID251
+# mypy: disable-error-code="import-not-found,misc"
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import _shim
+import numpy as np
+from processes import recorder
+
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.lif.process import LIF
+
+EXIT_USAGE = 2
+EXIT_MISSING = 5
+
+
+def load_network(folder: Path) -> Any:
+    """The module ``network.py`` of a package folder."""
+    spec = importlib.util.spec_from_file_location("network", folder / "network.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
+    """Frames as integers [batch, time, *shape]; leaves with exit code 2 where they do not fit."""
+    shape = tuple(network.INPUT_SHAPE)
+    whole = np.rint(frames).astype(np.int32)
+    if frames.ndim != len(shape) + 2 or frames.shape[2:] != shape:
+        message = f"input of shape {frames.shape} is not [batch, time, *{shape}]"
+    elif (whole != frames).any() or (whole.size and np.abs(whole).max() > network.MAX_PAYLOAD):
+        message = f"the input must hold integers of at most {network.MAX_PAYLOAD}"
+    elif 0 in frames.shape[:2]:
+        message = "the input holds no frame"
+    else:
+        return whole
+    print(message, file=sys.stderr)
+    raise SystemExit(EXIT_USAGE)
+
+
+def run_sample(network: Any, frames: np.ndarray, record: str, config: Any) -> dict[str, np.ndarray]:
+    """One sample [time, *shape] in a fresh Lava run; every array in the order of the source network."""
+    steps = len(frames) + network.EXTRA_STEPS
+    with tempfile.TemporaryDirectory() as folder:
+        recorder.watch(Path(folder), network.POPULATIONS, len(frames), steps, record)
+        populations = network.build(frames, steps)
+        first = next(iter(populations.values()))
+        try:
+            _run(network, populations, first, steps, config)
+        finally:
+            first.stop()
+        return _collect(network, Path(folder), len(frames))
+
+
+def _run(network: Any, populations: dict[str, Any], first: Any, steps: int, config: Any) -> None:
+    """Run all steps; populations of network.HOST_START get bias and v when their first frame arrives."""
+    done = 0
+    for now in sorted({facts["step"] for facts in network.HOST_START.values()}):
+        first.run(condition=RunSteps(num_steps=now - done), run_cfg=config)
+        done = now
+        for name, facts in network.HOST_START.items():
+            if facts["step"] == now:
+                lif = populations[name]
+                lif.bias_mant.set(np.broadcast_to(facts["bias_mant"], lif.bias_mant.shape).astype(np.int32))
+                lif.v.set(np.broadcast_to(facts["v"], lif.v.shape).astype(np.int32))
+    first.run(condition=RunSteps(num_steps=steps - done), run_cfg=config)
+
+
+def _collect(network: Any, folder: Path, frames: int) -> dict[str, np.ndarray]:
+    result: dict[str, np.ndarray] = {}
+    for name, facts in network.POPULATIONS.items():
+        with np.load(folder / f"{facts['index']}.npz") as kept:
+            ordered = {what: _from_lava(kept[what], facts["shape"]) for what in kept.files}
+        result[f"counts/{name}"] = ordered.pop("count")
+        if facts["readout"]:
+            sent = ordered["v"] if facts["silent"] else ordered["spikes"].astype(np.int64)
+            result["output"] = sent.reshape(frames, *network.OUTPUT_SHAPE)
+        result.update({f"{what}/{name}": values for what, values in ordered.items()})
+    return result
+
+
+def _from_lava(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """[..., *Lava's axes] -> [..., *shape]: Lava keeps (x, y, channel)."""
+    lava_rank = 3 if len(shape) in (2, 3) else 1
+    lead = values.shape[: values.ndim - lava_rank]
+    reverse = values.reshape(*lead, *shape[::-1])
+    axes = tuple(range(len(lead)))
+    return np.ascontiguousarray(reverse.transpose(*axes, *reversed(range(len(lead), reverse.ndim))))
+
+
+def run_package(folder: Path, frames: np.ndarray, record: str, config: Any = None) -> dict[str, np.ndarray]:
+    """All samples of ``frames`` through the package in ``folder``."""
+    network = load_network(folder)
+    if config is None:
+        config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={LIF: recorder.RecordingLif})
+    samples = [run_sample(network, sample, record, config) for sample in check_frames(network, frames)]
+    kept = {"counts": ("output", "counts/"), "spikes": ("output", "counts/", "spikes/")}.get(record, ("",))
+    return {key: np.stack([s[key] for s in samples]) for key in samples[0] if key.startswith(kept)}
+
+
+def check_hardware() -> None:
+    """Leave with exit code 5 unless Intel's lava-loihi is installed."""
+    if importlib.util.find_spec("lava.magma.core.model.nc") is None:
+        print(
+            "Loihi 2 needs Intel's lava-loihi, which is not installed here (members of the INRC get it from Intel).",
+            file=sys.stderr,
+        )
+        raise SystemExit(EXIT_MISSING)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Runs this package with Lava, every sample in a fresh run.")
+    parser.add_argument("--input", type=Path, help="integer frames [batch, time, *input shape], .npy")
+    parser.add_argument("--output", type=Path, help="result, .npz")
+    parser.add_argument("--record", choices=("counts", "spikes", "state"), default="counts")
+    parser.add_argument("--time-out", type=float, default=600.0, metavar="S", help="end a run that hangs")
+    parser.add_argument("--hardware", action="store_true", help="run on Loihi 2 instead of the CPU (lava-loihi)")
+    parser.add_argument("--jobs", type=Path, help="instead: a .json list of {folder, input, output}, run in turn")
+    options = parser.parse_args()
+    if options.hardware:
+        check_hardware()
+    if options.jobs is None and (options.input is None or options.output is None):
+        parser.error("--input and --output are needed")
+    here = Path(__file__).resolve().parent
+    jobs = [{"folder": here, "input": options.input, "output": options.output}]
+    if options.jobs is not None:
+        jobs = json.loads(options.jobs.read_text())
+    _shim.watchdog(options.time_out)
+    for job in jobs:
+        frames = np.load(job["input"], allow_pickle=False)
+        np.savez(job["output"], **run_package(Path(job["folder"]), frames, options.record))
+    _shim.watchdog(0)
+
+
+if __name__ == "__main__":
+    main()

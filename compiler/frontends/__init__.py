@@ -1,0 +1,1 @@
+"""How networks enter: torch modules, exported programs and files become an `ir.Network`."""

@@ -1,0 +1,90 @@
+"""A network in the making: nodes are added in the order of the data, shapes are inferred as they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from d2e.ir.errors import UnsupportedError
+from d2e.ir.network import Edge, Network
+from d2e.ir.nodes import Input, Node, Output, Scale, Shape
+from d2e.ir.shapes import output_shape
+from d2e.ir.verify import verified
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A frame on its way.
+
+    Attributes:
+        sources: names of the nodes whose results it sums.
+        shape: of the frame.
+        alone: whether nothing else uses it, so that what follows may be folded into its source.
+    """
+
+    sources: tuple[str, ...]
+    shape: Shape
+    alone: bool = True
+
+
+class Builder:
+    """Collects nodes and edges."""
+
+    def __init__(self, source: Input, metadata: Mapping[str, Any]) -> None:
+        self.nodes: dict[str, Node] = {"input": source}
+        self.edges: list[Edge] = []
+        self.metadata = metadata
+        self.start = Flow(("input",), source.shape)
+
+    def fresh_name(self, base: str) -> str:
+        """``base`` without slashes, or ``base_2``, ``base_3`` … where it is taken."""
+        base = base.replace("/", "_") or "node"
+        name, count = base, 1
+        while name in self.nodes or name == "output":
+            count += 1
+            name = f"{base}_{count}"
+        return name
+
+    def add(self, name: str, node: Node, flow: Flow) -> Flow:
+        """Put ``node`` behind ``flow``."""
+        shape = output_shape(name, node, flow.shape)
+        name = self.fresh_name(name)
+        self.nodes[name] = node
+        self.edges += [Edge(source, name) for source in flow.sources]
+        return Flow((name,), shape)
+
+    def feed_back(self, source: Flow, target: Flow) -> None:
+        """Join two flows by edges that carry the previous step."""
+        self.edges += [Edge(a, b, recurrent=True) for a in source.sources for b in target.sources]
+
+    def add_up(self, name: str, flows: list[Flow]) -> Flow:
+        """The sum of flows of one shape; one that is added to itself is scaled."""
+        shape = flows[0].shape
+        for flow in flows[1:]:
+            if flow.shape != shape:
+                raise UnsupportedError(
+                    "D2E-SHAPE-001", f"adds frames of shapes {shape} and {flow.shape}", node=name,
+                    hint="Bring both to one shape; broadcasting is not compiled.",
+                )
+        sources: list[str] = []
+        for source, times in Counter(s for flow in flows for s in flow.sources).items():
+            if times > 1:
+                scaled = self.add(name, Scale(scale=np.array(float(times))), Flow((source,), shape))
+                sources += scaled.sources
+            else:
+                sources.append(source)
+        return Flow(tuple(sources), shape, alone=False)
+
+    def finish(self, flow: Flow, readout: str) -> Network:
+        """The network with ``flow`` as its output.
+
+        Raises:
+            UnsupportedError: with every finding of the verifier.
+        """
+        output = Output(shape=flow.shape, readout=readout)  # type: ignore[arg-type]
+        edges = [*self.edges, *(Edge(source, "output") for source in flow.sources)]
+        return verified(Network({**self.nodes, "output": output}, tuple(edges), self.metadata))

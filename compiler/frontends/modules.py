@@ -1,0 +1,129 @@
+"""The table of torch modules: class -> how it becomes nodes.
+
+Keys are dotted class names, so that rows for a framework need not import it. A subclass follows its base's row
+while it keeps the base's ``forward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from d2e.compiler.frontends import layers
+from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends.refusals import option_refusal
+from d2e.compiler.nn.neurons import NEURONS
+from d2e.ir.nodes import Array
+
+Row = Callable[[Builder, str, Any, Flow], Flow]
+
+
+def array(value: torch.Tensor | None, name: str) -> Array | None:
+    """A tensor as float64; None stays None."""
+    if value is None:
+        return None
+    if isinstance(value, nn.parameter.UninitializedTensorMixin) or value.is_meta:
+        raise option_refusal(
+            "has no weights yet", name, "Run the model once on a sample (lazy layers), or load its weights."
+        )
+    return np.asarray(value.detach().cpu().to(torch.float64).numpy())
+
+
+def _linear(build: Builder, name: str, module: nn.Linear, flow: Flow) -> Flow:
+    weight = array(module.weight, name)
+    assert weight is not None
+    return layers.linear(build, name, flow, weight, array(module.bias, name))
+
+
+def _conv(build: Builder, name: str, module: nn.Conv2d, flow: Flow) -> Flow:
+    if module.padding_mode != "zeros":
+        raise option_refusal(
+            f"padding_mode={module.padding_mode!r} is not compiled", name, "Use padding_mode='zeros'."
+        )
+    weight = array(module.weight, name)
+    assert weight is not None
+    return layers.convolution(
+        build, name, flow, weight, array(module.bias, name), stride=module.stride, padding=module.padding,
+        dilation=module.dilation, groups=module.groups,
+    )
+
+
+def _batch_norm(build: Builder, name: str, module: nn.BatchNorm2d, flow: Flow) -> Flow:
+    mean, var = array(module.running_mean, name), array(module.running_var, name)
+    if mean is None or var is None:
+        raise option_refusal(
+            "BatchNorm without running statistics normalises with those of the batch", name,
+            "Use track_running_stats=True, and train again.",
+        )
+    gamma, beta = array(module.weight, name), array(module.bias, name)
+    return layers.batch_norm(build, name, flow, gamma, beta, mean, var, module.eps)
+
+
+def _avg_pool2d(build: Builder, name: str, module: nn.AvgPool2d, flow: Flow) -> Flow:
+    return layers.avg_pool2d(
+        build, name, flow, module.kernel_size, module.stride, module.padding, module.ceil_mode,
+        module.count_include_pad, module.divisor_override,
+    )
+
+
+def _adaptive_avg_pool2d(build: Builder, name: str, module: nn.AdaptiveAvgPool2d, flow: Flow) -> Flow:
+    return layers.adaptive_avg_pool2d(build, name, flow, module.output_size)
+
+
+def _sum_pool2d(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    return layers.sum_pool2d(build, name, flow, module.kernel_size, module.stride, module.padding)
+
+
+def _drop(build: Builder, name: str, module: nn.Module, flow: Flow) -> Flow:
+    return flow
+
+
+def _neuron(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    values = {key: found for key, value in module.values().items() if (found := array(value, name)) is not None}
+    return layers.neuron(build, name, flow, module.kind, values, module.rules)
+
+
+def _recurrent(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    sent = _neuron(build, f"{name}.neuron", module.neuron, flow)
+    row = _linear if isinstance(module.layer, nn.Linear) else _conv
+    back = row(build, f"{name}.layer", module.layer, sent)
+    if back.shape != sent.shape:
+        raise option_refusal(
+            f"the recurrent layer turns frames of shape {sent.shape} into {back.shape}", f"{name}.layer",
+            "It must keep the shape.",
+        )
+    build.feed_back(back, sent)
+    return sent
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+_DROPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+ROWS: dict[str, Row] = {
+    _path(nn.Linear): _linear,
+    _path(nn.Conv1d): _conv,
+    _path(nn.Conv2d): _conv,
+    _path(nn.BatchNorm1d): _batch_norm,
+    _path(nn.BatchNorm2d): _batch_norm,
+    _path(nn.AvgPool2d): _avg_pool2d,
+    _path(nn.AdaptiveAvgPool2d): _adaptive_avg_pool2d,
+    "d2e.compiler.nn.containers.SumPool2d": _sum_pool2d,
+    "d2e.compiler.nn.containers.Recurrent": _recurrent,
+    **{_path(cls): _drop for cls in _DROPPED},
+    **{_path(cls): _neuron for cls in NEURONS},
+}
+"""Dotted class name -> row; `torch.nn.Flatten` is handled by the tracer, which knows the leading axes."""
+
+
+def row_of(module: nn.Module) -> Row | None:
+    """The row of a module's class, or of a base class whose ``forward`` it keeps."""
+    for cls in type(module).__mro__:
+        if (row := ROWS.get(_path(cls))) is not None:
+            return row if getattr(type(module), "forward", None) is getattr(cls, "forward", None) else None
+    return None

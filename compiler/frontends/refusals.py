@@ -1,0 +1,47 @@
+"""Layers that no chip of ours has: a code and the way out for each, by class or function name."""
+
+from __future__ import annotations
+
+from d2e.ir.errors import UnsupportedError
+
+_NEURONS = "Use a spiking neuron (d2e.nn.IF, LIF, …), or turn the trained ANN into a spiking network first."
+_FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    (
+        "D2E-LAYER-001", "takes a maximum, which spikes cannot carry",
+        "Use AvgPool2d, d2e.nn.SumPool2d or a convolution with stride instead, and train again.",
+        ("maxpool", "adaptivemaxpool", "fractionalmaxpool", "max", "amax", "maximum", "lppool"),
+    ),
+    (
+        "D2E-LAYER-002", "is an activation without spikes", _NEURONS,
+        (
+            "relu", "relu6", "leakyrelu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid",
+            "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "softplus", "softsign", "softshrink", "hardshrink",
+            "tanh", "tanhshrink", "threshold", "softmax", "softmin", "logsoftmax", "softmax2d", "glu", "clamp",
+        ),
+    ),
+    (
+        "D2E-LAYER-003", "normalises with statistics of the sample, which a chip does not have",
+        "Use BatchNorm, which is folded into the weights.",
+        ("layernorm", "groupnorm", "instancenorm", "rmsnorm", "localresponsenorm", "crossmapLRN2d", "normalize"),
+    ),
+    (
+        "D2E-LAYER-004", "enlarges the frame, which is not compiled",
+        "Keep or shrink the frame, or write the map as a Linear layer.",
+        ("upsample", "upsamplingnearest", "upsamplingbilinear", "convtranspose", "interpolate", "pixelshuffle", "fold"),
+    ),
+)
+_KNOWN = "Linear, Conv1d/2d, BatchNorm, AvgPool2d, SumPool2d, Flatten, Dropout, additions and d2e.nn neurons compile."
+
+
+def refusal(what: str, name: str) -> UnsupportedError:
+    """The error for a layer or function called ``what`` at node ``name``."""
+    key = what.lower().replace("_", "").rstrip("d").rstrip("123")
+    for code, why, hint, members in _FAMILIES:
+        if key in members:
+            return UnsupportedError(code, f"{what} {why}", node=name, hint=hint)
+    return UnsupportedError("D2E-LAYER-006", f"d2e cannot compile {what}", node=name, hint=_KNOWN)
+
+
+def option_refusal(message: str, name: str, hint: str) -> UnsupportedError:
+    """The error for a known layer with an option that has no equivalent."""
+    return UnsupportedError("D2E-LAYER-005", message, node=name, hint=hint)

@@ -1,0 +1,41 @@
+"""Checkpoints that know their input: a model and the facts the compiler needs, in one ``.pt`` file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SCHEMA = 1
+FACTS = ("input_shape", "time_steps", "coding", "max_payload", "readout", "dt", "name")
+
+
+def save(
+    model: nn.Module, path: str | os.PathLike[str], *, input_shape: tuple[int, ...],
+    time_steps: int | None = None, **facts: Any,
+) -> None:
+    """Write ``{"d2e": facts, "model": model}`` with ``torch.save``, whole or not at all.
+
+    Args:
+        model: of torch layers and d2e.nn neurons; those load without ``--allow-pickle``.
+        path: of the ``.pt`` file.
+        input_shape: of one frame, without batch and time.
+        time_steps: steps per sample.
+        facts: ``coding``, ``max_payload``, ``readout``, ``dt``, ``name``: as in ``from_torch``.
+
+    Raises:
+        TypeError: for a fact d2e does not know.
+    """
+    if unknown := facts.keys() - set(FACTS):
+        raise TypeError(f"save() knows no {', '.join(sorted(unknown))}; it knows {', '.join(FACTS)}")
+    stated = {"schema": SCHEMA, "input_shape": tuple(input_shape), "time_steps": time_steps, **facts}
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        torch.save({"d2e": stated, "model": model}, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

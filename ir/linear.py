@@ -36,7 +36,7 @@ def contract(frames: Array, matrix: Array) -> Array:
     """``frames`` [..., k] times ``matrix`` [k, n]; exact for integers."""
     if not (is_integer(frames) and is_integer(matrix)):
         return np.matmul(frames, matrix)
-    largest = float(np.abs(frames).max(initial=0))
+    largest = max(float(frames.max(initial=0)), -float(frames.min(initial=0)))
     bound = largest * float(np.abs(matrix.astype(np.float64)).sum(axis=0).max(initial=0.0))
     if bound < 2.0**53:
         return np.matmul(frames.astype(np.float64), matrix.astype(np.float64)).astype(np.int64)

@@ -85,7 +85,8 @@ def _written_dt(network: Network) -> float:
 
 
 def _frame(network: Network, shapes: Mapping[str, Shape], name: str) -> Shape:
-    into = [e for e in network.incoming[name] if not e.recurrent]
+    """Shape of what arrives at a node; what it sends, where nothing does."""
+    into = network.incoming[name]
     return shapes[into[0].source if into else name]
 
 

@@ -61,6 +61,11 @@ class Population:
         decay_syn, decay_mem = node.decays
         pending = self.n if node.reset_when == "next" else None
         if fixed:
+            if not linear.is_integer(current):
+                raise UnsupportedError(
+                    "D2E-DYN-002", "computes in integers but receives real numbers", node=self.name,
+                    hint="Quantise what feeds it, the input included.",
+                )
             self.u = _overflow(
                 _decay(self.u, decay_syn, fixed) + (current << fixed.fraction_bits),
                 fixed.u_bits, fixed.u_overflow, self.name, "u",
@@ -121,7 +126,7 @@ class Population:
     def _amount(self, n: Array) -> Array:
         node = self.node
         if isinstance(node, MultiThreshold):
-            return self._unit(_by_level(node.levels * node.threshold, n))
+            return self._unit(_by_level(node.levels, n) * node.threshold)
         return n * self._unit(node.threshold if node.reset_by is None else node.reset_by)
 
     def _payload(self) -> Array:
@@ -131,7 +136,8 @@ class Population:
         else:
             sent = self.n
         one = node.amplitude.ndim == 0 and float(node.amplitude) == 1.0
-        return sent if one else sent * node.amplitude
+        sent = sent if one else sent * node.amplitude
+        return sent.astype(np.int64) if self.fixed else sent
 
 
 def _by_level(values: Array, n: Array) -> Array:
@@ -143,7 +149,7 @@ def _decay(state: Array, keep: Array | None, fixed: FixedPoint) -> Array:
     """``state * keep / 2**decay_bits``, truncated toward zero; None keeps no state (synaptic current)."""
     if keep is None:
         return np.zeros_like(state)
-    return np.sign(state) * ((np.abs(state) * keep) >> fixed.decay_bits)
+    return np.sign(state) * ((np.abs(state) * keep.astype(np.int64)) >> fixed.decay_bits)
 
 
 def _overflow(x: Array, bits: int, rule: str, name: str, what: str) -> Array:

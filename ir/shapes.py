@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from d2e.ir.errors import UnsupportedError
-from d2e.ir.network import Network
+from d2e.ir.network import Edge, Network
 from d2e.ir.nodes import (
     Conv1d, Conv2d, Flatten, Input, Linear, Neuron, Node, Output, Scale, Shape, _Conv, _Pool,
 )
@@ -151,5 +151,15 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
         shapes[name] = output_shape(name, node, first)
     for edge in network.edges:
         if edge.recurrent:
-            output_shape(edge.target, network.nodes[edge.target], shapes[edge.source])
+            _check_recurrent(network, edge, shapes)
     return shapes
+
+
+def _check_recurrent(network: Network, edge: Edge, shapes: dict[str, Shape]) -> None:
+    """A recurrent edge must bring frames of the shape that the other edges into its target bring."""
+    into = network.incoming[edge.target]
+    expected = next((shapes[e.source] for e in into if not e.recurrent), shapes[into[0].source])
+    shape = shapes[edge.source]
+    if shape != expected:
+        raise _fail(f"sums inputs of shapes {expected} and {shape} (from {edge.source!r})", edge.target)
+    output_shape(edge.target, network.nodes[edge.target], shape)

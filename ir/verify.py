@@ -14,7 +14,8 @@ import numpy as np
 from d2e.ir.errors import D2EError, Finding, raise_findings
 from d2e.ir.network import Network
 from d2e.ir.nodes import (
-    LI, Array, Delay, FixedPoint, Input, MultiThreshold, Neuron, Node, Output, Synapse, _Conv,
+    LI, Array, Conv1d, Conv2d, Delay, FixedPoint, Input, Linear, MultiThreshold, Neuron, Node, Output, Synapse,
+    _Conv, _Pool,
 )
 from d2e.ir.shapes import infer_shapes
 
@@ -28,10 +29,7 @@ def verify(network: Network) -> list[Finding]:
         findings += _arrays(name, node)
         if isinstance(node, Neuron):
             findings += _neuron(name, node)
-        if isinstance(node, _Conv) and node.groups < 1:
-            findings.append(Finding("D2E-NODE-003", f"has {node.groups} groups; at least 1 is needed", name))
-        if isinstance(node, Delay) and node.steps < 0:
-            findings.append(Finding("D2E-NODE-003", f"delays by {node.steps} steps; 0 or more is needed", name))
+        findings += (Finding("D2E-NODE-003", message, name) for message in _options(node))
     if not any(f.severity == "error" for f in findings):
         try:
             infer_shapes(network)
@@ -64,8 +62,8 @@ def _structure(network: Network) -> Iterator[Finding]:
         if count > 1:
             yield Finding("D2E-NET-003", f"edge {source} -> {target} appears {count} times", source)
     for name, node in network.nodes.items():
-        if "/" in name or not name:
-            yield Finding("D2E-NET-005", "a node name must not be empty or hold '/'", name)
+        if "/" in name or "\0" in name or name in ("", "."):
+            yield Finding("D2E-NET-005", "a node name must not be empty, '.', or hold '/'", name)
         if not isinstance(node, (Input, Neuron)) and not network.incoming[name]:
             yield Finding("D2E-SHAPE-002", "has no input", name, "Remove it or connect it.")
         if not isinstance(node, Output) and not network.outgoing[name]:
@@ -96,6 +94,40 @@ def _arrays(name: str, node: Node) -> Iterator[Finding]:
         yield from _grid(name, weight, quantized.bits, quantized.signed)
 
 
+def _options(node: Node) -> Iterator[str]:
+    """What is wrong with the sizes of an input, an output or a synapse."""
+    if isinstance(node, (Input, Output)) and min(node.shape, default=1) < 1:
+        yield f"shape {node.shape} must hold sizes above 0"
+    if isinstance(node, Input) and (node.max_payload < 1 or node.coding not in ("spikes", "signed", "direct")):
+        yield f"coding {node.coding!r} with payloads up to {node.max_payload} is not known"
+    if isinstance(node, Linear) and node.weight.ndim != 2:
+        yield f"weight has {node.weight.ndim} axes; [out, in] is needed"
+    if isinstance(node, (Conv1d, Conv2d)):
+        yield from _convolution(node)
+    bias = getattr(node, "bias", None)
+    if isinstance(node, (Linear, _Conv)) and bias is not None and bias.shape != node.weight.shape[:1]:
+        yield f"bias has shape {bias.shape}; {node.weight.shape[:1]}, one per output, is needed"
+    if isinstance(node, _Pool) and (min(*node.kernel_size, *node.stride) < 1 or min(node.padding) < 0):
+        yield f"window {node.kernel_size}, stride {node.stride}, padding {node.padding} are not all above 0"
+    if isinstance(node, Delay) and node.steps < 0:
+        yield f"delays by {node.steps} steps; 0 or more is needed"
+
+
+def _convolution(node: Conv1d | Conv2d) -> Iterator[str]:
+    axes = 1 if isinstance(node, Conv1d) else 2
+    padding = (0,) * axes if isinstance(node.padding, str) else node.padding
+    if node.groups < 1:
+        yield f"has {node.groups} groups; at least 1 is needed"
+    if node.weight.ndim != axes + 2 or node.weight.size == 0:
+        yield f"weight has shape {node.weight.shape}; [out, in/groups and {axes} kernel axes] is needed"
+    if isinstance(node.padding, str) and node.padding != "same":
+        yield f"padding {node.padding!r} is neither 'same' nor numbers"
+    if any(len(size) != axes for size in (node.stride, node.dilation, padding)):
+        yield f"stride, padding and dilation need {axes} numbers each"
+    elif min(*node.stride, *node.dilation) < 1 or min(padding) < 0:
+        yield f"stride {node.stride}, dilation {node.dilation}, padding {node.padding} are out of range"
+
+
 def _grid(name: str, weight: Array, bits: int, signed: bool) -> Iterator[Finding]:
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     if weight.dtype.kind not in "iu":
@@ -111,7 +143,7 @@ def _neuron(name: str, node: Neuron) -> Iterator[Finding]:
         return Finding("D2E-NODE-003", message, name, hint)
 
     if not isinstance(node, LI) and not (node.threshold > 0).all() and not (
-        node.arithmetic and node.fire == "gt" and (node.threshold >= 0).all()
+        node.arithmetic and node.fire == "gt" and node.max_spikes == 1 and (node.threshold >= 0).all()
     ):
         yield bad(f"threshold is {node.threshold.min()}; it must be above 0")
     if node.reset not in _RESETS:

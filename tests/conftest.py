@@ -1,0 +1,34 @@
+"""What every test shares: `--update-golden`, and the repository on the path so that `tests.ir.networks` imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+settings.register_profile("d2e", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("d2e")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)`` compares a text with ``golden/<name>`` beside the test file."""
+    folder = request.path.parent / "golden"
+
+    def check(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"no golden {path.name}: run pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check

@@ -194,14 +194,16 @@ def check_frames(network: Network, frames: Array) -> Array:
         raise UsageError("D2E-INPUT-002", "the input holds NaN or infinity")
     if source.coding == "direct":
         return data
-    whole = data if data.dtype.kind in "iub" else np.rint(data)
+    whole = data if data.dtype.kind in "iu" else np.rint(data).astype(np.int64)
     low = -source.max_payload if source.coding == "signed" else 0
-    if (whole != data).any() or (whole.size and (whole.min() < low or whole.max() > source.max_payload)):
+    if (whole is not data and (whole != data).any()) or (
+        whole.size and (whole.min() < low or whole.max() > source.max_payload)
+    ):
         raise UsageError(
             "D2E-INPUT-003", f"the input must hold integers from {low} to {source.max_payload} (coding {source.coding!r})",
             hint="Encode the data first, or state the input's coding.",
         )
-    return whole.astype(np.int64)
+    return whole
 
 
 def run(network: Network, frames: Array, record: Record = "counts") -> Trace:
@@ -220,6 +222,7 @@ def run(network: Network, frames: Array, record: Record = "counts") -> Trace:
         UnsupportedError: D2E-RANGE-002 where a population with overflow "refuse" overflows.
     """
     data = check_frames(network, frames)
+    data = data.astype(np.int64) if data.dtype.kind in "iu" else data
     shapes = infer_shapes(network)
     batch, steps = data.shape[:2]
     populations = {n: Population(n, network.neuron(n), batch) for n in network.populations}

@@ -1,0 +1,187 @@
+"""Run a lowered network on a batch: populations in order, a few samples at a time, one thread per core."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from d2e.backends.loihi2.simulator import kernels
+from d2e.backends.loihi2.simulator.dense import dense_input
+from d2e.backends.loihi2.simulator.plan import Conv, PopulationPlan, first, last, make_plan
+from d2e.ir import Network, reference
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
+
+_CACHE_BYTES = 1 << 19
+"""Spikes of a chunk of samples stay below this, so that a layer's output is still in the cache for the next."""
+
+_DENSE_RATE = 0.3
+"""Above this share of active sources the dense form is used (benchmarks/simulator.py shows both)."""
+
+_EMPTY = np.zeros((0, 0, 0), np.int32)
+_NO_SOURCE = (np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.uint8), 0)
+_NO_MATRIX = np.zeros((0, 0), np.int16)
+_NO_CONV = Conv().arguments
+
+
+@dataclass
+class _Sent:
+    """What a source sent: rows of bytes padded to whole words, or raw payloads [B, T, *shape] that need more room."""
+
+    words: Array
+    bytes_: Array
+    raw: Array | None = None
+
+    def frames(self, shape: tuple[int, ...]) -> Array:
+        """[B, T, *shape]."""
+        if self.raw is not None:
+            return self.raw
+        return first(self.bytes_[:, :, : int(np.prod(shape))], shape)
+
+
+class Simulator:
+    """A lowered network, planned once, run many times.
+
+    Attributes:
+        overflows: population -> how often a state left 24 bits (and wrapped or saturated as on the chip) so far.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.plans = make_plan(network)
+        self.input_name = network.inputs[0]
+        self.output_source = network.incoming[network.outputs[0]][0].source
+        self.overflows: dict[str, int] = {p.name: 0 for p in self.plans}
+        self.tangled = _tangled(self.plans, self.input_name)
+
+    def run(self, frames: Array, record: Record = "counts", threads: int | None = None) -> Trace:
+        """Run from rest; see `d2e.ir.reference.run` for arguments, results and errors.
+
+        Populations that feed each other within a cycle have no layer order; such a network runs on the reference.
+        """
+        if self.tangled:
+            return reference.run(self.network, frames, record)
+        data = reference.check_frames(self.network, frames)
+        batch, steps = data.shape[:2]
+        trace = self._allocate(batch, steps, record)
+        constant = self._constants(steps)
+        widest = max((p.size for p in self.plans), default=1)
+        workers = max(1, threads or torch.get_num_threads())
+        chunk = max(1, min(_CACHE_BYTES // max(1, widest * steps), -(-batch // workers)))
+        parts = [slice(i, min(i + chunk, batch)) for i in range(0, batch, chunk)]
+        if workers == 1 or len(parts) < 2:
+            for part in parts:
+                self._chunk(data[part], part, constant, trace, record)
+            return trace
+        with ThreadPoolExecutor(workers) as pool:
+            for done in [pool.submit(self._chunk, data[part], part, constant, trace, record) for part in parts]:
+                done.result()
+        return trace
+
+    def _allocate(self, batch: int, steps: int, record: Record) -> Trace:
+        def room(*lead: int) -> dict[str, Array]:
+            return {p.name: np.zeros((*lead, *p.shape), np.int32) for p in self.plans}
+
+        state = record == "state"
+        return Trace(
+            np.zeros((batch, steps, *self.network.output.shape), np.int32), room(batch),
+            room(batch, steps) if record != "counts" else {},
+            room(batch, steps) if state else {}, room(batch, steps) if state else {},
+        )
+
+    def _constants(self, steps: int) -> dict[str, Array]:
+        """Population -> input [T, N] from populations that nothing reaches: the same for every sample."""
+        sent = {
+            p.name: self._population(p, {}, {}, (1, steps), "counts")[0] for p in self.plans if p.autonomous
+        }
+        result = {}
+        for plan in self.plans:
+            parts = [dense_input(c, sent[c.source].frames(c.shape), plan.shape)[0] for c in plan.constant]
+            if parts:
+                result[plan.name] = np.sum(parts, axis=0, dtype=np.int32)
+        return result
+
+    def _chunk(self, frames: Array, part: slice, constant: dict[str, Array], trace: Trace, record: Record) -> None:
+        """Simulate the samples of one slice into the trace."""
+        sent = {self.input_name: self._input(frames)}
+        for plan in self.plans:
+            out, counts, u, v = self._population(plan, sent, constant, frames.shape[:2], record)
+            sent[plan.name] = out
+            trace.counts[plan.name][part] = first(counts, plan.shape)
+            if record != "counts":
+                trace.spikes[plan.name][part] = out.frames(plan.shape)
+            if record == "state":
+                trace.u[plan.name][part], trace.v[plan.name][part] = first(u, plan.shape), first(v, plan.shape)
+            if plan.name == self.output_source:
+                trace.output[part] = first(v, plan.shape) if plan.readout else out.frames(plan.shape)
+
+    def _input(self, frames: Array) -> _Sent:
+        source = self.network.input
+        if source.max_payload > 255 or source.coding != "spikes":
+            return _Sent(_NO_SOURCE[0], _NO_SOURCE[1], frames)
+        flat = last(frames, source.shape) if len(source.shape) > 1 else frames
+        words, bytes_ = _room(*flat.shape)
+        bytes_[:, :, : flat.shape[2]] = flat
+        return _Sent(words, bytes_, frames)
+
+    def _population(
+        self, plan: PopulationPlan, sent: dict[str, _Sent], constant: dict[str, Array], lead: tuple[int, ...],
+        record: Record,
+    ) -> tuple[_Sent, Array, Array, Array]:
+        """(what it sent, counts [B, N], u, v [B, T, N] or empty) for a chunk."""
+        batch, steps = lead
+        size = plan.size
+        words, bytes_ = _room(batch, steps, size)
+        keep = record == "state" or plan.readout
+        u, v = (np.empty((batch, steps, size), np.int32) for _ in range(2)) if keep else (_EMPTY, _EMPTY)
+        counts = np.zeros((batch, size), np.int32)
+        events = plan.source is not None and self._sparse(sent[plan.source])
+        dense = [*plan.dense, *([plan.event_path] if plan.event_path and not events else [])]
+        drive, base = _EMPTY, np.zeros(size, np.int32)
+        for path in dense:
+            part = dense_input(path, sent[path.source].frames(path.shape), plan.shape)
+            drive = part if drive is _EMPTY else drive + part
+        if plan.name in constant:
+            always = constant[plan.name]
+            if (always == always[:1]).all():
+                base = always[0] if steps else base
+            else:
+                drive = np.broadcast_to(always, (batch, *always.shape)) + (drive if drive.size else 0)
+        source = (sent[plan.source].words, sent[plan.source].bytes_, plan.lag) if events and plan.source else _NO_SOURCE
+        selves = (
+            np.array([w for w, _ in plan.selves], np.int32).reshape(-1, size), np.array([g for _, g in plan.selves], np.int64)
+        )
+        self.overflows[plan.name] += int(kernels.run_population(
+            source, plan.matrix if events else _NO_MATRIX, plan.conv.arguments if events else _NO_CONV,
+            plan.recurrent, selves, base, drive, plan.neuron, plan.start, (words, bytes_, counts), (u, v),
+        ))
+        return _Sent(words, bytes_), counts, u, v
+
+    def _sparse(self, sent: _Sent) -> bool:
+        """Whether few enough bytes are set for the event-driven form."""
+        return sent.bytes_.size > 0 and np.count_nonzero(sent.bytes_) <= _DENSE_RATE * sent.bytes_.size
+
+
+def _room(batch: int, steps: int, size: int) -> tuple[Array, Array]:
+    """(words, bytes) of zeroed rows, two views of one buffer."""
+    words = np.zeros((batch, steps, -(-size // 8)), np.uint64)
+    return words, words.view(np.uint8)
+
+
+def _tangled(plans: list[PopulationPlan], input_name: str) -> bool:
+    """Whether some population needs another's spikes before that one is reached."""
+    known = {input_name}
+    for plan in plans:
+        needs = {p.source for p in (*plan.dense, *plan.constant)} | ({plan.source} if plan.source else set())
+        if not needs <= known:
+            return True
+        known.add(plan.name)
+    return False
+
+
+def simulate(network: Network, frames: Array, record: Record = "counts", threads: int | None = None) -> Trace:
+    """Run a lowered network once; keep a `Simulator` for many runs."""
+    return Simulator(network).run(frames, record, threads)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -42,7 +44,7 @@ from d2e.ir.nodes import (
 SCHEMA = 1
 Tree = dict[str, Any]
 _WEIGHTED = (Linear, Conv1d, Conv2d)
-_PARTS: dict[str, type[Any]] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous)}
+_PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous)}
 _MOST_KEPT = 1 - 2.0**-52
 
 
@@ -218,7 +220,8 @@ def decode(tree: Tree, name: str) -> Node:
                 node=name, hint="Read it with the d2e that wrote it.",
             )
         values = {field: _decode_value(v, field, tree, extra) for field, v in text["fields"].items()}
-        return KINDS[text["kind"]](**values, metadata=text["metadata"])
+        node: Node = _made(KINDS[text["kind"]], {**values, "metadata": text["metadata"]})
+        return node
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             "D2E-NIR-005", f"its d2e metadata cannot be read ({type(error).__name__}: {error})", node=name,
@@ -239,7 +242,38 @@ def _decode_value(value: Any, name: str, tree: Tree, extra: Tree) -> Any:
     if "array" in value:
         return np.asarray(extra[value["array"]])
     inner = {k: _decode_value(v, f"{name}.{k}", tree, extra) for k, v in value["fields"].items()}
-    return _PARTS[value["class"]](**inner)
+    return _made(_PARTS[value["class"]], inner)
+
+
+def _made(cls: Any, values: Tree) -> Any:
+    """An object of a dataclass, if every value is of its field's type."""
+    for name, hint in _hints(cls).items():
+        if name in values and not _fits(values[name], hint):
+            raise TypeError(f"{name} of {cls.__name__} is {values[name]!r}")
+    return cls(**values)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {name: hint for name, hint in get_type_hints(cls).items() if name in names}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, options = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in options
+    if kind in (Union, UnionType):
+        return any(_fits(value, option) for option in options)
+    if kind is tuple:
+        whole = isinstance(value, tuple) and all(isinstance(v, int) for v in value)
+        return whole and (... in options or len(value) == len(options))
+    if kind is np.ndarray:
+        return isinstance(value, np.ndarray) and value.dtype.kind in "iubf"
+    if hint is float or hint is int:
+        scalar = isinstance(value, np.ndarray) and value.ndim == 0
+        return value.dtype.kind in ("iu" if hint is int else "iuf") if scalar else isinstance(value, (int, hint))
+    return isinstance(value, kind or hint)
 
 
 def standard_differs(tree: Tree, node: Node, frame: Shape, dt: float) -> str | None:

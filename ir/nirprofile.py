@@ -185,7 +185,7 @@ def _matrix(name: str, tree: Tree) -> Array:
     """The weight [out, in]; NIR repeats it over leading axes, which must then be all alike."""
     weight = _array(name, tree, "weight")
     matrices = weight.reshape(-1, *weight.shape[-2:]) if weight.ndim > 2 else weight[None]
-    if weight.ndim < 2 or (matrices != matrices[:1]).any():
+    if weight.ndim < 2 or any((matrix != matrices[0]).any() for matrix in matrices[1:]):
         raise UnsupportedError(
             "D2E-NIR-004", f"weight of shape {weight.shape} is not one matrix [out, in]", node=name,
             hint="Use one Linear per position.",

@@ -1,26 +1,52 @@
-"""The text of ``network.py``: one block per input, population, relay and synapse, and the arrays they load."""
+"""The text of ``network.py``: a block per input, population, relay and synapse, and the arrays they load."""
 
 from __future__ import annotations
 
 import keyword
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
 from d2e.backends.loihi2.lava import weights as w
-from d2e.backends.loihi2.lava.registers import registers
+from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS, registers
 from d2e.backends.loihi2.lava.schedule import Path, Schedule
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.linear import apply
 from d2e.ir.network import Network
-from d2e.ir.nodes import Array, Conv1d, Conv2d, Input, Linear, Node, Scale, Shape, SumPool2d, Synapse
+from d2e.ir.nodes import (
+    Affine,
+    Array,
+    Conv1d,
+    Conv2d,
+    Input,
+    Linear,
+    Node,
+    Scale,
+    Shape,
+    SumPool2d,
+    Synapse,
+)
 
 _TAKEN = (
     "np", "W", "frames", "steps", "Conv", "DelayDense", "Dense", "DelaySparse", "Sparse", "LIF", "SignMode",
 )
 _DELAY_MAX = 63
 _SUM_MAX = 2**23
+_U_RANGE = 2**24
+_U_MAX = 2**30
 _INDENT = "    "
+
+
+@dataclass(frozen=True)
+class _Wire:
+    """One synapse to write: from the process ``start``, ``delay`` steps beyond the first."""
+
+    path: Path
+    name: str
+    start: str
+    delay: int
+    message_bits: int
 
 
 class Blocks:
@@ -32,8 +58,8 @@ class Blocks:
         processes, relays: how many there are.
     """
 
-    def __init__(self, network: Network, plan: Schedule) -> None:
-        self.network, self.plan = network, plan
+    def __init__(self, network: Network, plan: Schedule, time_steps: int) -> None:
+        self.network, self.plan, self.time_steps = network, plan, time_steps
         self.lines: list[str] = []
         self.arrays: dict[str, Array] = {}
         self.host_start: list[str] = []
@@ -103,10 +129,9 @@ class Blocks:
         relay, synapse = self._variable(f"{name}_late_{lag}"), self._variable(f"{name}_to_late_{lag}")
         self._block(f"relay: {name!r} {lag} steps later")
         self._process(relay, "LIF", f"shape={self.lava_shape(name)}, name='{relay}', du=4095, dv=4096, vth=0")
-        identity = w.Digit(np.full(size, 128), -7, 2, "MIXED")
-        every = np.arange(size)
-        self._sparse(synapse, (identity, every, every, (size, size)), hop - 1, 0)
-        self._connect(before, self._shape(name), synapse, relay, self._shape(name), flat=True)
+        wire = _Wire(Path(name, name, None, self._shape(name), 0, 0), name, before, hop - 1, 0)
+        self._sparse(synapse, w.Digit(np.full(size, 128), -7, 2, "MIXED"), np.arange(size), wire)
+        self._connect(wire, synapse, flat=True, end=relay)
         self.relays += 1
         return relay
 
@@ -116,87 +141,82 @@ class Blocks:
         node = self.network.nodes[path.synapse] if path.synapse else Scale(scale=np.ones((), np.int64))
         name, delay = path.synapse or f"{path.source}_to_{path.target}", self.plan.delay(path)
         source = self.network.nodes[path.source]
-        payload = source.max_payload if isinstance(source, Input) else 1
-        self._bound(path, node, payload)
+        own = min(delay, _DELAY_MAX + 1) if isinstance(node, (Linear, Scale)) else 1
         message_bits = 0
         if isinstance(source, Input):
-            message_bits = _message_bits(name, source)
-            delay_here = 1
-        elif isinstance(node, (Linear, Scale)):
-            delay_here = min(delay, _DELAY_MAX + 1)
-        else:
-            delay_here = 1
-        start = self._late_source(path.source, delay - delay_here)
+            own, message_bits = 1, _message_bits(name, source)
+        self._bound(path, node, source.max_payload if isinstance(source, Input) else 1)
+        start = self._late_source(path.source, delay - own)
         self._block(f"synapse {name!r}: {path.source!r} -> {path.target!r}, {node.kind}, delay {delay}")
+        wire = _Wire(path, name, start, own - 1, message_bits)
         if isinstance(node, (Conv1d, Conv2d, SumPool2d)):
-            self._conv(path, name, node, start, message_bits)
-        elif isinstance(node, Linear):
-            self._linear(path, name, node, start, delay_here - 1, message_bits)
+            self._conv(wire, node)
+        elif isinstance(node, Linear) and not isinstance(node, Affine):
+            self._linear(wire, node)
         elif isinstance(node, Scale):
-            self._scale(path, name, node, start, delay_here - 1, message_bits)
+            self._scale(wire, node)
         else:
             raise UnsupportedError("D2E-LAVA-012", f"Lava has no synapse for {node.kind}", node=name)
 
-    def _conv(self, path: Path, name: str, node: Conv1d | Conv2d | SumPool2d, start: str, message_bits: int) -> None:
-        if path.shape != self._shape(path.source):
+    def _conv(self, wire: _Wire, node: Conv1d | Conv2d | SumPool2d) -> None:
+        frame = wire.path.shape
+        if frame != self._shape(wire.path.source) or getattr(node, "bias", None) is not None:
             raise UnsupportedError(
-                "D2E-LAVA-012", f"a convolution of frames {path.shape} cannot follow a Flatten in Lava", node=name
+                "D2E-LAVA-012", "a convolution in Lava has no bias and takes its source's frames as they are",
+                node=wire.name, hint="Remove the Flatten before it; give the bias to the neurons.",
             )
-        k = w.kernel(name, node, path.shape[0])
-        var = self._variable(name)
+        k = w.kernel(wire.name, node, frame[0])
+        var = self._variable(wire.name)
         stored = self._stored(f"{var}_weight", k.weight)
-        shape = tuple(int(n) for n in w.lava_shape(path.shape))
+        shape = tuple(int(n) for n in w.lava_shape(frame))
         self._process(
             var, "Conv", f"weight={stored}, input_shape={shape}, padding={k.padding}, stride={k.stride}",
-            f"dilation={k.dilation}, groups={k.groups}, num_message_bits={message_bits}",
+            f"dilation={k.dilation}, groups={k.groups}, num_message_bits={wire.message_bits}",
         )
-        self._connect(start, self._shape(path.source), var, self.names[path.target], self._shape(path.target), flat=False)
+        self._connect(wire, var, flat=False)
 
-    def _linear(self, path: Path, name: str, node: Linear, start: str, delay: int, message_bits: int) -> None:
-        if len(path.shape) != 1:
+    def _linear(self, wire: _Wire, node: Linear) -> None:
+        if len(wire.path.shape) != 1:
             raise UnsupportedError(
-                "D2E-LAVA-012", f"a linear map of frames {path.shape} acts on the last axis only", node=name,
-                hint="Put a Flatten before it.",
+                "D2E-LAVA-012", f"a linear map of frames {wire.path.shape} acts on the last axis only",
+                node=wire.name, hint="Put a Flatten before it.",
             )
-        columns, rows = w.order(self._shape(path.source)), w.order(self._shape(path.target))
+        columns, rows = self._orders(wire)
         matrix = node.weight.astype(np.int64)[rows][:, columns]
-        bits = node.quantized.bits if node.quantized else None
-        for digit in w.digits(name, matrix, bits):
-            var = self._variable(name)
-            delays = f", delays={delay}" if delay else ""
+        kind, delays = ("DelayDense", f", delays={wire.delay}") if wire.delay else ("Dense", "")
+        for digit in w.digits(wire.name, matrix, node.quantized.bits if node.quantized else None):
+            var = self._variable(wire.name)
             stored = self._stored(f"{var}_weight", digit.weights)
-            self._process(
-                var, "DelayDense" if delay else "Dense", f"weights={stored}{delays}", *_dense_options(digit, message_bits)
-            )
-            self._connect(start, self._shape(path.source), var, self.names[path.target], self._shape(path.target), flat=True)
+            self._process(var, kind, f"weights={stored}{delays}", *_dense_options(digit, wire.message_bits))
+            self._connect(wire, var, flat=True)
 
-    def _scale(self, path: Path, name: str, node: Scale, start: str, delay: int, message_bits: int) -> None:
+    def _scale(self, wire: _Wire, node: Scale) -> None:
         """A diagonal; source and target may keep their neurons in different orders."""
-        values = np.broadcast_to(node.scale.astype(np.int64), path.shape).reshape(-1)
-        columns, rows = w.order(self._shape(path.source)), w.order(self._shape(path.target))
+        values = np.broadcast_to(node.scale.astype(np.int64), wire.path.shape).reshape(-1)
+        columns, rows = self._orders(wire)
         column_of = np.empty_like(columns)
         column_of[columns] = np.arange(columns.size)
-        size = values.size
-        for digit in w.digits(name, values[rows]):
-            var = self._variable(name)
-            self._sparse(var, (digit, np.arange(size), column_of[rows], (size, size)), delay, message_bits)
-            self._connect(start, self._shape(path.source), var, self.names[path.target], self._shape(path.target), flat=True)
+        for digit in w.digits(wire.name, values[rows]):
+            var = self._variable(wire.name)
+            self._sparse(var, digit, column_of[rows], wire)
+            self._connect(wire, var, flat=True)
 
-    def _sparse(
-        self, var: str, matrix: tuple[w.Digit, Array, Array, tuple[int, int]], delay: int, message_bits: int
-    ) -> None:
-        digit, rows, columns, shape = matrix
+    def _orders(self, wire: _Wire) -> tuple[Array, Array]:
+        return w.order(self._shape(wire.path.source)), w.order(self._shape(wire.path.target))
+
+    def _sparse(self, var: str, digit: w.Digit, columns: Array, wire: _Wire) -> None:
+        """A square matrix with one weight per row."""
         key = f"{var}_weight"
         self._stored(key, digit.weights)
-        self._stored(f"{key}_row", rows)
         self._stored(f"{key}_col", columns)
-        if delay:
-            self.lines.append(f"{key} = _sparse({key!r}, {shape})")
-            self._process(
-                var, "DelaySparse", f"weights={key}, delays=_delays({key}, {delay})", *_dense_options(digit, message_bits)
-            )
+        options = _dense_options(digit, wire.message_bits)
+        if not wire.delay:
+            self._process(var, "Sparse", f"weights=_diagonal({key!r})", *options)
             return
-        self._process(var, "Sparse", f"weights=_sparse({key!r}, {shape})", *_dense_options(digit, message_bits))
+        self._process(
+            var, "DelaySparse",
+            f"weights=_diagonal({key!r}), delays=_diagonal({key!r}, {wire.delay})", *options,
+        )
 
     # ----- bounds
 
@@ -213,10 +233,18 @@ class Blocks:
         self.bound[path.target] = self.bound.get(path.target, np.zeros((), np.int64)) + most
 
     def _check_bounds(self) -> None:
-        for name, most in self.bound.items():
-            if most.max(initial=0) >= _SUM_MAX:
+        """Lava's Conv wraps sums at 24 bits and its LIF computes u in 32: neither may happen.
+
+        u wraps once at 24 bits; only where one step's input exceeds that range can it leave it and pile up.
+        """
+        for name, bounds in self.bound.items():
+            most = int(bounds.max(initial=0))
+            kept = int(self.network.neuron(name).decays[0] or 0)
+            memory = min(self.time_steps, -(-DECAY_ONE // max(1, DECAY_ONE - kept)))
+            piled = most * memory << FRACTION_BITS
+            if most >= _SUM_MAX or (most << FRACTION_BITS > _U_RANGE and piled >= _U_MAX):
                 raise UnsupportedError(
-                    "D2E-LAVA-014", f"a neuron's input may reach {most.max()} weight units, Lava's sums hold {_SUM_MAX - 1}",
+                    "D2E-LAVA-014", f"a neuron's input may reach {most} weight units, more than Lava adds up",
                     node=name, hint="Lower --weight-bits, the payloads or the fan-in.",
                 )
 
@@ -256,14 +284,14 @@ class Blocks:
             return
         self.lines += [f"{var} = {cls}(", *(f"{_INDENT}{o}," for o in options), ")"]
 
-    def _connect(self, start: str, start_shape: Shape, synapse: str, end: str, end_shape: Shape, *, flat: bool) -> None:
+    def _connect(self, wire: _Wire, synapse: str, *, flat: bool, end: str = "") -> None:
         """Wire source -> synapse -> population; Dense and Sparse take and give vectors."""
-        leaves = ".flatten()" if flat and len(w.lava_shape(start_shape)) > 1 else ""
-        shape = tuple(int(n) for n in w.lava_shape(end_shape))
+        leaves = ".flatten()" if flat and len(self.lava_shape(wire.path.source)) > 1 else ""
+        shape = self.lava_shape(wire.path.target)
         enters = f".reshape({shape})" if flat and len(shape) > 1 else ""
         self.lines += [
-            f"{start}.s_out{leaves}.connect({synapse}.s_in)",
-            f"{synapse}.a_out{enters}.connect({end}.a_in)",
+            f"{wire.start}.s_out{leaves}.connect({synapse}.s_in)",
+            f"{synapse}.a_out{enters}.connect({end or self.names[wire.path.target]}.a_in)",
         ]
 
 

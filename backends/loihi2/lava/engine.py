@@ -1,4 +1,4 @@
-"""The engine ``loihi2-lava``: runs an emitted package with Lava's interpreter and reads back what happened."""
+"""The engine ``loihi2-lava``: runs an emitted package with Lava's interpreter and reads its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _TRACEBACK_LINES = 40
 
 
 def run_lava(
-    target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0, python: Path | None = None
+    target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0,
+    python: Path | None = None,
 ) -> Trace:
     """Run a package on ``frames`` [batch, time, *shape]; one fresh Lava run per sample.
 
@@ -52,7 +53,7 @@ def run_many(
     jobs: Sequence[tuple[Path, Array]], *, record: Record = "counts", time_out: float = 600.0,
     python: Path | None = None,
 ) -> list[Trace]:
-    """Run several packages one after another in one interpreter (starting it takes longer than a small network).
+    """Run several packages one after another in one interpreter (its start outlasts a small network).
 
     Arguments and errors are those of `run_lava`; ``time_out`` is for all of them together.
     """
@@ -64,9 +65,8 @@ def run_many(
         listed = []
         for i, (folder, frames) in enumerate(jobs):
             np.save(work / f"{i}.npy", np.asarray(frames))
-            listed.append({
-                "folder": str(folder.absolute()), "input": str(work / f"{i}.npy"), "output": str(work / f"{i}.npz"),
-            })
+            files = {"input": str(work / f"{i}.npy"), "output": str(work / f"{i}.npz")}
+            listed.append({"folder": str(folder.absolute()), **files})
         (work / "jobs.json").write_text(json.dumps(listed))
         command = [
             str(interpreter), str(jobs[0][0].absolute() / "run.py"), "--jobs", str(work / "jobs.json"),

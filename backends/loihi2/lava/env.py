@@ -1,8 +1,8 @@
 """The private environment of lava-nc 0.10.0: made, found and checked here; never imported by d2e.
 
-lava-nc is archived and its wheel asks for Python 3.10; with the shim of the emitted package it runs on 3.10 to
-3.12 with numpy < 2. Looked for in this order: ``D2E_LAVA_PYTHON`` (an interpreter), ``.lava`` in the current
-folder or one above it, ``d2e/lava`` in the user's data folder (``XDG_DATA_HOME``, else ``~/.local/share``).
+lava-nc is archived and its wheel asks for Python 3.10; with the shim of the emitted package it runs on 3.10
+to 3.12 with numpy < 2. Looked for in this order: ``D2E_LAVA_PYTHON`` (an interpreter), ``.lava`` in the
+current folder or one above it, ``d2e/lava`` in the user's data folder (``XDG_DATA_HOME`` or ``~/.local/share``).
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def self_test(python: Path) -> None:
         ("input", Input(shape=(2,))),
         ("weights", Linear(weight=np.array([[40, 10], [0, 30], [-5, 64]]))),
         ("neurons", CubaLIF(
-            shape=(3,), arithmetic=FixedPoint(), reset="zero", fire="gt", threshold=np.array(63), gain=np.array(1),
-            bias=zero, v_init=zero, v_reset=zero, amplitude=np.array(1), decay_syn=zero, decay_mem=np.array(3000),
+            shape=(3,), arithmetic=FixedPoint(), reset="zero", fire="gt", threshold=np.array(63),
+            gain=np.array(1), bias=zero, v_init=zero, decay_syn=zero, decay_mem=np.array(3000),
         )),
         ("output", Output(shape=(3,))),
     ])
@@ -177,11 +177,13 @@ def self_test(python: Path) -> None:
 def _python_version(base: str) -> tuple[int, int]:
     try:
         done = subprocess.run(
-            [base, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=True
+            [base, "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True, text=True, check=True, env=clean_environment(),
         )
         major, minor = done.stdout.split()
     except (OSError, subprocess.CalledProcessError, ValueError):
-        raise MissingError("D2E-LAVA-002", f"{base} is no Python", hint="Name another with --python.") from None
+        message = f"{base} is no Python"
+        raise MissingError("D2E-LAVA-002", message, hint="Name another with --python.") from None
     return int(major), int(minor)
 
 
@@ -190,7 +192,9 @@ def _clear(path: Path) -> None:
     if (path / _UNFINISHED).is_file():
         shutil.rmtree(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError("D2E-LAVA-005", f"{path} is not empty and was not made by d2e", hint="Choose another --path.")
+        raise UsageError(
+            "D2E-LAVA-005", f"{path} is not empty and was not made by d2e", hint="Choose another --path."
+        )
 
 
 def _step(command: list[str], what: str) -> None:

@@ -41,16 +41,18 @@ class Registers:
 
 
 def registers(name: str, node: Neuron, depth: int) -> Registers:
-    """The registers of a population that must be at its initial state when frame 0 arrives, ``depth`` steps in.
+    """The registers of a population that is at its initial state when frame 0 arrives after ``depth`` steps.
 
     Raises:
-        UnsupportedError: D2E-LAVA-010 for anything but Loihi's LIF, D2E-LAVA-011 for a value no register holds.
+        UnsupportedError: D2E-LAVA-010 for anything but Loihi's LIF, -011 for a value no register holds.
     """
     _check_stock(name, node)
-    decay_syn, decay_mem = (_scalar(name, what, d) for what, d in zip(("decay_syn", "decay_mem"), node.decays, strict=True))
+    decay_syn = _scalar(name, "decay_syn", node.decays[0])
+    decay_mem = _scalar(name, "decay_mem", node.decays[1])
     vth = VTH_MAX if isinstance(node, LI) else _scalar(name, "threshold", node.threshold)
     if not 0 <= vth <= VTH_MAX:
-        raise _unfit(name, f"threshold {vth} is outside 0..{VTH_MAX}", "Lower --weight-bits or rescale the layer.")
+        hint = "Lower --weight-bits or rescale the layer."
+        raise _unfit(name, f"threshold {vth} is outside 0..{VTH_MAX}", hint)
     mantissa, exponent = _bias(name, node.bias)
     target = node.v_init.astype(np.int64)
     if np.abs(target).max(initial=0) > V_MAX:
@@ -63,7 +65,7 @@ def registers(name: str, node: Neuron, depth: int) -> Registers:
 
 
 def start_state(v_init: Array, bias: Array, keep: int, limit: int, steps: int) -> Array | None:
-    """The v from which ``steps`` input-free steps lead to exactly ``v_init`` without a spike; None: there is none.
+    """The v from which ``steps`` input-free steps lead to ``v_init`` without a spike; None: there is none.
 
     One step is v <- sign(v) * (|v| * keep >> 12) + bias; its inverse is the smallest such |v|.
     """
@@ -118,8 +120,9 @@ def _bias(name: str, bias: Array) -> tuple[Array, int]:
         if mantissa.min(initial=0) >= MANTISSA[0] and mantissa.max(initial=0) <= MANTISSA[1]:
             return mantissa, exponent
     raise _unfit(
-        name, f"bias {values.min()}..{values.max()} (in 1/64 weight units) is no mantissa of {MANTISSA[0]}..{MANTISSA[1]} "
-        f"with one exponent 0..{EXPONENT_MAX}", "Round the bias to the grid, or rescale the layer.",
+        name, f"bias {values.min()}..{values.max()} (in 1/64 weight units) is no mantissa of "
+        f"{MANTISSA[0]}..{MANTISSA[1]} with one exponent 0..{EXPONENT_MAX}",
+        "Round the bias to the grid, or rescale the layer.",
     )
 
 

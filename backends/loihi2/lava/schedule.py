@@ -36,7 +36,7 @@ class Path:
 
     @property
     def slack(self) -> int:
-        """Steps by which this path may lag behind Lava's depths: delay = slack + depth[target] - depth[source]."""
+        """What the path adds to depth[target] - depth[source] to make its delay."""
         return self.steps + self.recurrent
 
 
@@ -81,7 +81,9 @@ def schedule(network: Network) -> Schedule:
 
 def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> Iterator[Path]:
     """Walk back from a neuron to every Input or neuron behind it."""
-    todo = [(e.source, e.recurrent + 0, 0, None, shapes[target]) for e in reversed(network.incoming[target])]
+    todo: list[tuple[str, int, int, str | None, Shape]] = [
+        (e.source, int(e.recurrent), 0, None, ()) for e in reversed(network.incoming[target])
+    ]
     while todo:
         name, recurrent, steps, synapse, shape = todo.pop()
         node = network.nodes[name]
@@ -91,7 +93,7 @@ def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> I
         linear = not isinstance(node, (Delay, Flatten))
         if linear and synapse is not None:
             raise UnsupportedError(
-                "D2E-LAVA-012", f"two linear maps ({name!r}, {synapse!r}) follow one another without neurons between",
+                "D2E-LAVA-012", f"two linear maps ({name!r}, {synapse!r}) follow without neurons between",
                 node=name, hint="Merge them, or put neurons between them.",
             )
         if isinstance(node, Delay):
@@ -113,8 +115,8 @@ def _depths(network: Network, paths: tuple[Path, ...]) -> dict[str, int]:
     loop = next((p for p in late if p.recurrent), late[0])
     raise UnsupportedError(
         "D2E-TIME-001",
-        f"the feedback from {loop.source!r} to {loop.target!r} must arrive sooner than Loihi's synapses deliver: "
-        "each synapse on the loop takes one step, the loop has fewer",
+        f"the feedback from {loop.source!r} to {loop.target!r} must arrive sooner than Loihi delivers: "
+        "each synapse of the loop takes one step, the loop has fewer",
         node=loop.synapse or loop.target,
         hint="Add Delay steps to the feedback, one for every population between its two ends.",
     )

@@ -1,7 +1,7 @@
 """Weights in Lava's terms: digits that its Dense reproduces exactly, kernels in its axis order, files.
 
 Lava's Dense clips to -256..255, drops the lowest 9 - bits bits of mixed-sign weights and shifts the sum by
-``weight_exp`` (lava ``utils/weightutils.py``); so an integer w of b bits is written w << (9 - b) with exponent b - 9.
+``weight_exp`` (lava ``utils/weightutils.py``); an integer w of b bits is w << (9 - b), exponent b - 9.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Kernel:
 
 
 def kernel(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int) -> Kernel:
-    """A torch cross-correlation [out, in, (ky,) kx] as Lava's convolution [out, kx, ky, in] with flipped kernel.
+    """A torch cross-correlation [out, in, (ky,) kx] as Lava's convolution [out, kx, ky, in], kernel flipped.
 
     Raises:
         UnsupportedError: D2E-LAVA-013 for weights beyond 8 bits, D2E-LAVA-012 for sizes Lava cannot hold.
@@ -155,8 +155,8 @@ def kernel(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int) -> Kerne
         weight, pads, stride, dilation = weight[:, :, None], [(0, 0), *pads], [1, *stride], [1, *dilation]
     if weight.min() < -256 or weight.max() > 255:
         raise UnsupportedError(
-            "D2E-LAVA-013", f"convolution weights {weight.min()}..{weight.max()} need more than 8 bits", node=name,
-            hint="Lower --weight-bits.",
+            "D2E-LAVA-013", f"convolution weights {weight.min()}..{weight.max()} need more than 8 bits",
+            node=name, hint="Lower --weight-bits.",
         )
     for axis, (before, after) in enumerate(pads):
         if before != after:
@@ -166,7 +166,8 @@ def kernel(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int) -> Kerne
     padding = [max(pair) for pair in pads]
     if max(*weight.shape[2:], *padding, *stride, *dilation) > _SMALL_MAX:
         raise UnsupportedError(
-            "D2E-LAVA-012", f"kernel size, padding, stride and dilation must not exceed {_SMALL_MAX} in Lava", node=name
+            "D2E-LAVA-012", f"kernel size, padding, stride and dilation must not exceed {_SMALL_MAX} in Lava",
+            node=name,
         )
     flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
     py, px = padding
@@ -204,7 +205,8 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.asarray(arrays[key], order="C"), version=(1, 0), allow_pickle=False)
+            array = np.asarray(arrays[key], order="C")
+            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, buffer.getvalue())

@@ -31,10 +31,10 @@ def _import_lava() -> None:
             return lambda c: dataclass(c, **options)
         for default in list(vars(cls).values()):
             if dataclasses.is_dataclass(default) and type(default).__hash__ is None:
-                type(default).__hash__ = object.__hash__  # type: ignore[method-assign]
+                setattr(type(default), "__hash__", object.__hash__)  # noqa: B010
         return original(cls, **options)
 
-    dataclasses.dataclass = dataclass  # type: ignore[assignment]
+    dataclasses.dataclass = dataclass
     try:
         import lava.magma.compiler.var_model  # noqa: F401
     finally:

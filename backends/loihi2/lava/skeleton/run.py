@@ -19,11 +19,10 @@ from typing import Any
 
 import _shim
 import numpy as np
-from processes import recorder
-
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.lif.process import LIF
+from processes import recorder
 
 EXIT_USAGE = 2
 EXIT_MISSING = 5
@@ -32,7 +31,8 @@ EXIT_MISSING = 5
 def load_network(folder: Path) -> Any:
     """The module ``network.py`` of a package folder."""
     spec = importlib.util.spec_from_file_location("network", folder / "network.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -41,7 +41,7 @@ def load_network(folder: Path) -> Any:
 def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
     """Frames as integers [batch, time, *shape]; leaves with exit code 2 where they do not fit."""
     shape = tuple(network.INPUT_SHAPE)
-    whole = np.rint(frames).astype(np.int32)
+    whole: np.ndarray = np.rint(frames).astype(np.int32)
     if frames.ndim != len(shape) + 2 or frames.shape[2:] != shape:
         message = f"input of shape {frames.shape} is not [batch, time, *{shape}]"
     elif (whole != frames).any() or (whole.size and np.abs(whole).max() > network.MAX_PAYLOAD):
@@ -118,7 +118,7 @@ def check_hardware() -> None:
     """Leave with exit code 5 unless Intel's lava-loihi is installed."""
     if importlib.util.find_spec("lava.magma.core.model.nc") is None:
         print(
-            "Loihi 2 needs Intel's lava-loihi, which is not installed here (members of the INRC get it from Intel).",
+            "Loihi 2 needs lava-loihi, which is not installed here; members of the INRC get it from Intel.",
             file=sys.stderr,
         )
         raise SystemExit(EXIT_MISSING)
@@ -131,8 +131,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="result, .npz")
     parser.add_argument("--record", choices=("counts", "spikes", "state"), default="counts")
     parser.add_argument("--time-out", type=float, default=600.0, metavar="S", help="end a run that hangs")
-    parser.add_argument("--hardware", action="store_true", help="run on Loihi 2 instead of the CPU (lava-loihi)")
-    parser.add_argument("--jobs", type=Path, help="instead: a .json list of {folder, input, output}, run in turn")
+    parser.add_argument("--hardware", action="store_true", help="run on Loihi 2 (needs lava-loihi)")
+    parser.add_argument("--jobs", type=Path, help="instead: a .json list of {folder, input, output}")
     options = parser.parse_args()
     if options.hardware:
         check_hardware()
@@ -145,7 +145,8 @@ def main() -> None:
     _shim.watchdog(options.time_out)
     for job in jobs:
         frames = np.load(job["input"], allow_pickle=False)
-        np.savez(job["output"], **run_package(Path(job["folder"]), frames, options.record))
+        result: dict[str, Any] = run_package(Path(job["folder"]), frames, options.record)
+        np.savez(job["output"], **result)
     _shim.watchdog(0)
 
 

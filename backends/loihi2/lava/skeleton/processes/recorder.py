@@ -43,7 +43,7 @@ class RecordingLif(PyLifModelBitAcc):
     def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.facts = _JOB["populations"].get(proc_params["name"])
-        self.kept: dict[str, list[Any]] = {"spikes": [], "u": [], "v": []}
+        self.kept: dict[str, Any] = {"spikes": [], "u": [], "v": []}
         self.count: Any = 0
 
     def run_spk(self) -> None:
@@ -54,13 +54,13 @@ class RecordingLif(PyLifModelBitAcc):
         if 0 < self.time_step - self.facts["depth"] <= _JOB["frames"]:
             self._keep()
         if self.time_step == _JOB["steps"]:
-            kept = {what: np.stack(steps) for what, steps in self.kept.items() if steps}
+            kept: dict[str, Any] = {what: np.stack(steps) for what, steps in self.kept.items() if steps}
             np.savez(_JOB["folder"] / f"{self.facts['index']}.npz", count=self.count, **kept)
 
     def _keep(self) -> None:
         fired, record = np.asarray(self.s_out_buff, dtype=bool), _JOB["record"]
         if self.facts["silent"] and fired.any():
-            raise OverflowError(f"readout {self.proc_params['name']!r} reached the largest threshold of Loihi")
+            raise OverflowError(f"readout {self.proc_params['name']!r} reached Loihi's largest threshold")
         self.count = self.count + fired.astype(np.int64)
         if record != "counts" or self.facts["readout"]:
             self.kept["spikes"].append(fired)

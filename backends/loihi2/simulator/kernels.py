@@ -10,142 +10,157 @@ import numpy as np
 from numba import njit
 from numba.cpython.unsafe.numbers import trailing_zeros
 
-_HALF = 1 << 23
-_BLOCK = 16  # int32 lanes of a 512-bit register
+_HALF = np.int32(1 << 23)
+_WRAP = np.int32(24)
+_SHIFT = np.int32(6)
+BLOCK = 16
+"""int32 lanes of a 512-bit register; rows of matrices are padded to it."""
 
 
 @njit(inline="always")
 def _active(words, index):  # type: ignore[no-untyped-def]
     """Positions of the non-zero bytes of a row given as 64-bit words; returns how many."""
-    found = 0
-    for k in range(words.size):
-        word = words[k]
+    found = np.uintp(0)
+    for k in range(np.uintp(words.size)):
+        word = words[np.uintp(k)]
         while word != np.uint64(0):
             byte = trailing_zeros(word) >> np.uint64(3)
-            index[found] = k * 8 + np.int64(byte)
-            found += 1
+            index[found] = np.int64(np.uint64(k) * np.uint64(8) + byte)
+            found += np.uintp(1)
             word &= ~(np.uint64(255) << (byte << np.uint64(3)))
-    return found
+    return np.int64(found)
 
 
 @njit(inline="always")
-def _add(acc, start, row, payload):  # type: ignore[no-untyped-def]
-    """acc[start:start+len(row)] += payload * row."""
-    size = row.size
-    blocks = size // _BLOCK
-    for b in range(blocks):
-        at = b * _BLOCK
-        for j in range(_BLOCK):
-            acc[start + at + j] += np.int32(row[at + j]) * payload
-    for j in range(blocks * _BLOCK, size):
-        acc[start + j] += np.int32(row[j]) * payload
+def _add(acc, start, weights, at, size, payload):  # type: ignore[no-untyped-def]
+    """acc[start:start+size] += payload * weights[at:at+size].
+
+    Flat arrays and unsigned indices: a slice, or the check for negative indices, costs ten times the additions. Every
+    step is cast: numba widens int32 arithmetic to int64.
+    """
+    to, source = np.uintp(start), np.uintp(at)
+    if payload == 1:
+        for j in range(np.uintp(size)):
+            k = np.uintp(j)
+            acc[to + k] = np.int32(acc[to + k] + np.int32(weights[source + k]))
+    else:
+        for j in range(np.uintp(size)):
+            k = np.uintp(j)
+            acc[to + k] = np.int32(acc[to + k] + np.int32(np.int32(weights[source + k]) * payload))
 
 
 @njit(inline="always")
-def _add_matrix(words, bytes_, lag, weight, t, index, acc):  # type: ignore[no-untyped-def]
-    """acc += W s[t - lag]; ``weight`` [in, out]."""
+def _add_matrix(words, bytes_, lag, weights, width, t, index, acc):  # type: ignore[no-untyped-def]
+    """acc += W s[t - lag]; ``weights`` [in * width] row by row of an input."""
     if t < lag:
         return
     found = _active(words[t - lag], index)
     for e in range(found):
         i = index[e]
-        _add(acc, 0, weight[i], np.int32(bytes_[t - lag, i]))
+        _add(acc, 0, weights, i * width, width, np.int32(bytes_[t - lag, i]))
 
 
 @njit(inline="always")
-def _add_conv(words, bytes_, lag, weight, taps, tap_start, shape, t, index, acc):  # type: ignore[no-untyped-def]
+def _add_conv(words, bytes_, lag, weights, tap_to, tap_from, tap_start, shape, t, index, acc):  # type: ignore[no-untyped-def]
     """acc += conv(s[t - lag]).
 
-    ``weight`` [tap, in channel, out channels of its group]; ``taps`` [n, 2]: (output position, kernel tap) of every input
-    position, ``tap_start`` [positions + 1]; ``shape`` = (in channels, in channels per group, out channels).
+    ``weights``: [tap, in channel, out channels of its group], flat. For every input position p, tap_start[p]..tap_start[p + 1]
+    list where its spikes go: ``tap_to`` an offset into acc, ``tap_from`` one into weights. ``shape`` = (in channels, in
+    channels per group, out channels of a group).
     """
     if t < lag:
         return
     found = _active(words[t - lag], index)
-    channels, per_group, out = shape
-    width = weight.shape[2]
-    for e in range(found):
-        i = index[e]
+    channels, per_group, width = np.uintp(shape[0]), np.uintp(shape[1]), np.uintp(shape[2])
+    for e in range(np.uintp(found)):
+        i = np.uintp(index[np.uintp(e)])
         payload = np.int32(bytes_[t - lag, i])
         position = i // channels
         channel = i - position * channels
-        offset = channel // per_group * width
-        for k in range(tap_start[position], tap_start[position + 1]):
-            _add(acc, taps[k, 0] * out + offset, weight[taps[k, 1], channel], payload)
+        to = channel // per_group * width
+        at = channel * width
+        for k in range(tap_start[position], tap_start[position + np.uintp(1)]):
+            tap = np.uintp(k)
+            _add(acc, np.uintp(tap_to[tap]) + to, weights, np.uintp(tap_from[tap]) + at, width, payload)
 
 
 @njit(inline="always")
-def _wrap(x):  # type: ignore[no-untyped-def]
-    """One wrap of a 24-bit current, as Lava does it: into (-2**23, 2**23] once."""
-    if x > _HALF:
-        x -= 2 * _HALF
-    elif x <= -_HALF:
-        x += 2 * _HALF
-    return x
-
-
-@njit(inline="always")
-def _saturate(x):  # type: ignore[no-untyped-def]
-    return min(max(x, -_HALF + 1), _HALF - 1)
-
-
-@njit(inline="always")
-def _decay(x, keep):  # type: ignore[no-untyped-def]
-    """x * keep / 4096, truncated toward zero."""
-    product = (np.int64(abs(x)) * keep) >> 12
-    return -product if x < 0 else product
+def _beyond(x):  # type: ignore[no-untyped-def]
+    """1 above 2**23, -1 at or below -2**23, else 0."""
+    return np.int32(np.int32(x > _HALF) - np.int32(x <= -_HALF))
 
 
 @njit
-def _step_soft(acc, u, v, before, threshold, weight, spikes, counts):  # type: ignore[no-untyped-def]
-    """One step of u += I with a self synapse, fire on u (du=-1, dv=4096). Returns how many states overflowed."""
-    over = 0
+def _step_soft(acc, u, before, threshold, weight, spikes, counts):  # type: ignore[no-untyped-def]
+    """One step of u += I + weight * before, fire on u (du=-1, dv=4096); one wrap beyond 24 bits, as Lava's.
+
+    v is u saturated, and 0 where it fired (`_visible`); saturation changes no comparison, thresholds are below 2**23.
+    Returns how many states overflowed.
+    """
+    over = np.int32(0)
     for n in range(spikes.size):
-        x = u[n] + ((acc[n] + weight[n] * np.int32(before[n])) << 6)
-        wrapped = _wrap(x)
-        over += wrapped != x
-        fired = _saturate(wrapped) > threshold
-        u[n] = wrapped
-        v[n] = 0 if fired else _saturate(wrapped)
-        spikes[n] = fired
-        counts[n] += fired
+        current = np.int32(acc[n] + np.int32(weight[n] * np.int32(before[n])))
+        x = np.int32(u[n] + np.int32(current << _SHIFT))
+        beyond = _beyond(x)
+        x = np.int32(x - np.int32(beyond << _WRAP))
+        fired = x > threshold
+        over = np.int32(over + np.int32(beyond != 0))
+        u[n] = x
+        spikes[n] = np.uint8(fired)
+        counts[n] = np.int32(counts[n] + np.int32(fired))
     return over
 
 
 @njit
 def _step_hard(acc, bias, u, v, threshold, spikes, counts):  # type: ignore[no-untyped-def]
     """One step of v += I + bias, reset to zero (du=4095, dv=0). Returns how many states overflowed."""
-    over = 0
+    over = np.int32(0)
     for n in range(spikes.size):
-        x = acc[n] << 6
-        wrapped = _wrap(x)
-        y = v[n] + wrapped + bias[n]
-        clipped = _saturate(y)
-        over += (wrapped != x) | (clipped != y)
+        x = np.int32(acc[n] << _SHIFT)
+        beyond = _beyond(x)
+        x = np.int32(x - np.int32(beyond << _WRAP))
+        y = np.int32(np.int32(v[n] + x) + bias[n])
+        clipped = min(max(y, np.int32(-_HALF + np.int32(1))), np.int32(_HALF - np.int32(1)))
         fired = clipped > threshold
-        u[n] = wrapped
-        v[n] = 0 if fired else clipped
-        spikes[n] = fired
-        counts[n] += fired
+        over = np.int32(over + np.int32((beyond != 0) | (clipped != y)))
+        u[n] = x
+        v[n] = np.int32(0) if fired else np.int32(clipped)
+        spikes[n] = np.uint8(fired)
+        counts[n] = np.int32(counts[n] + np.int32(fired))
     return over
+
+
+@njit(inline="always")
+def _decay(x, keep):  # type: ignore[no-untyped-def]
+    """x * keep / 4096, truncated toward zero."""
+    product = (np.int64(abs(x)) * keep) >> 12
+    return np.int32(-product if x < 0 else product)
 
 
 @njit
 def _step_leaky(acc, bias, u, v, keep_syn, keep_mem, threshold, spikes, counts):  # type: ignore[no-untyped-def]
     """One step of the full LIF. Returns how many states overflowed."""
-    over = 0
+    over = np.int32(0)
     for n in range(spikes.size):
-        x = _decay(u[n], keep_syn) + (np.int64(acc[n]) << 6)
-        wrapped = _wrap(x)
-        y = _decay(v[n], keep_mem) + wrapped + bias[n]
-        clipped = _saturate(y)
-        over += (wrapped != x) | (clipped != y)
+        x = np.int32(_decay(u[n], keep_syn) + np.int32(acc[n] << _SHIFT))
+        beyond = _beyond(x)
+        x = np.int32(x - np.int32(beyond << _WRAP))
+        y = np.int32(np.int32(_decay(v[n], keep_mem) + x) + bias[n])
+        clipped = min(max(y, np.int32(-_HALF + np.int32(1))), np.int32(_HALF - np.int32(1)))
         fired = clipped > threshold
-        u[n] = wrapped
-        v[n] = 0 if fired else clipped
-        spikes[n] = fired
-        counts[n] += fired
+        over = np.int32(over + np.int32((beyond != 0) | (clipped != y)))
+        u[n] = x
+        v[n] = np.int32(0) if fired else np.int32(clipped)
+        spikes[n] = np.uint8(fired)
+        counts[n] = np.int32(counts[n] + np.int32(fired))
     return over
+
+
+@njit
+def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
+    """v of a soft-reset population: u saturated, 0 where it fired."""
+    for n in range(spikes.size):
+        v[n] = 0 if spikes[n] else min(max(u[n], -_HALF + 1), _HALF - 1)
 
 
 @njit(nogil=True, cache=True)
@@ -156,9 +171,9 @@ def run_population(  # type: ignore[no-untyped-def]
 
     Args:
         sources: (words [B, T, n/8], bytes [B, T, n], lag) of the event-driven source.
-        matrices: weight [in, out] int16, or [0, 0].
-        convolutions: (weight [taps, in, out/groups] int16 or [0, 0, 0], taps, tap_start, shape).
-        recurrent: (weight [N, N] int16 or [0, 0], lag) from the population to itself.
+        matrices: weight [in, out padded to BLOCK] int16 flat, or [0].
+        convolutions: (weight [taps, in, out/groups] int16 flat or [0], tap_to, tap_from, tap_start, shape).
+        recurrent: (weight [N, N padded to BLOCK] int16 flat or [0], lag) from the population to itself.
         selves: (weights [k, N] int32, lags [k]) elementwise synapses from the population to itself.
         base: [N] int32, added to the input of every step.
         drive: [B, T, N] int32 input from elsewhere, or [0, 0, 0].
@@ -171,13 +186,15 @@ def run_population(  # type: ignore[no-untyped-def]
         How many times a state overflowed.
     """
     words, bytes_, lag = sources
-    conv_weight, taps, tap_start, shape = convolutions
+    conv_weight, tap_to, tap_from, tap_start, shape = convolutions
     rec_weight, rec_lag = recurrent
     self_weights, self_lags = selves
-    mode, keep_syn, keep_mem, threshold, bias = neuron
+    mode, keep_syn, keep_mem, limit, bias = neuron
+    threshold = np.int32(limit)
     out_words, out_bytes, counts = out
     size = base.size
-    acc = np.zeros(size + 2 * _BLOCK, np.int32)
+    row = (size + BLOCK - 1) // BLOCK * BLOCK
+    acc = np.zeros(row, np.int32)
     index = np.zeros(max(bytes_.shape[2], out_bytes.shape[2]), np.int64)
     silent = np.zeros(size, np.uint8)
     u, v = np.empty(size, np.int32), np.empty(size, np.int32)
@@ -190,28 +207,30 @@ def run_population(  # type: ignore[no-untyped-def]
             if drive.shape[2]:
                 acc[:size] += drive[b, t]
             if matrices.shape[0]:
-                _add_matrix(words[b], bytes_[b], lag, matrices, t, index, acc)
+                _add_matrix(words[b], bytes_[b], lag, matrices, row, t, index, acc)
             if conv_weight.shape[0]:
-                _add_conv(words[b], bytes_[b], lag, conv_weight, taps, tap_start, shape, t, index, acc)
+                _add_conv(words[b], bytes_[b], lag, conv_weight, tap_to, tap_from, tap_start, shape, t, index, acc)
             if rec_weight.shape[0]:
-                _add_matrix(out_words[b], out_bytes[b], rec_lag, rec_weight, t, index, acc)
+                _add_matrix(out_words[b], out_bytes[b], rec_lag, rec_weight, row, t, index, acc)
             if not fused:
                 for k in range(self_lags.size):
                     if t >= self_lags[k]:
                         late = out_bytes[b, t - self_lags[k]]
                         for n in range(size):
-                            acc[n] += self_weights[k, n] * np.int32(late[n])
+                            acc[n] = np.int32(acc[n] + np.int32(self_weights[k, n] * np.int32(late[n])))
             spikes = out_bytes[b, t, :size]
             if fused:
                 before = out_bytes[b, t - 1, :size] if t else silent
-                over += _step_soft(acc, u, v, before, threshold, self_weights[0], spikes, counts[b])
+                over += _step_soft(acc, u, before, threshold, self_weights[0], spikes, counts[b])
             elif mode == 0:
-                over += _step_soft(acc, u, v, silent, threshold, base, spikes, counts[b])
+                over += _step_soft(acc, u, silent, threshold, base, spikes, counts[b])
             elif mode == 1:
                 over += _step_hard(acc, bias, u, v, threshold, spikes, counts[b])
             else:
                 over += _step_leaky(acc, bias, u, v, keep_syn, keep_mem, threshold, spikes, counts[b])
             if record[0].shape[2]:
+                if mode == 0:
+                    _visible(u, spikes, v)
                 record[0][b, t] = u
                 record[1][b, t] = v
     return over

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from d2e.backends.loihi2.simulator.kernels import BLOCK
 from d2e.compiler.algebra import as_matrix
 from d2e.compiler.passes.ranges import path_range
 from d2e.compiler.paths import Path, paths_into
@@ -20,8 +21,7 @@ from d2e.ir import (
 from d2e.ir.nodes import Array, Neuron, Shape
 from d2e.ir.shapes import padding_pairs
 
-_NONE_2 = np.zeros((0, 0), np.int16)
-_NONE_3 = np.zeros((0, 0, 0), np.int16)
+_NONE = np.zeros(0, np.int16)
 _LARGEST = 1 << 24
 """Bound on a step's input in weight units: 64 times it still fits int32."""
 
@@ -39,17 +39,18 @@ class DensePath:
 
 @dataclass
 class Conv:
-    """A convolution as the kernel takes it."""
+    """A convolution as the kernel takes it (`kernels._add_conv`)."""
 
-    weight: Array = field(default_factory=lambda: _NONE_3)
-    taps: Array = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    weight: Array = field(default_factory=lambda: _NONE)
+    tap_to: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    tap_from: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     tap_start: Array = field(default_factory=lambda: np.zeros(0, np.int64))
-    shape: tuple[int, int, int] = (1, 1, 1)
+    shape: tuple[int, int, int] = (1, 1, 0)
 
     @property
-    def arguments(self) -> tuple[Array, Array, Array, tuple[int, int, int]]:
+    def arguments(self) -> tuple[Array, Array, Array, Array, tuple[int, int, int]]:
         """The kernel's tuple."""
-        return self.weight, self.taps, self.tap_start, self.shape
+        return self.weight, self.tap_to, self.tap_from, self.tap_start, self.shape
 
 
 @dataclass
@@ -63,10 +64,10 @@ class PopulationPlan:
     readout: bool
     source: str | None = None
     lag: int = 0
-    matrix: Array = field(default_factory=lambda: _NONE_2)
+    matrix: Array = field(default_factory=lambda: _NONE)
     conv: Conv = field(default_factory=Conv)
     event_path: DensePath | None = None
-    recurrent: tuple[Array, int] = field(default_factory=lambda: (_NONE_2, 1))
+    recurrent: tuple[Array, int] = field(default_factory=lambda: (_NONE, 1))
     selves: list[tuple[Array, int]] = field(default_factory=list)
     dense: list[DensePath] = field(default_factory=list)
     constant: list[DensePath] = field(default_factory=list)
@@ -175,19 +176,26 @@ def _fits(node: Synapse) -> bool:
 
 
 def _linear(node: Linear, shape: Shape, target: Shape) -> Array:
-    """[in, out] with inputs channels last; only for one-dimensional targets."""
+    """[in, out], flat, inputs channels last."""
     weight = node.weight
     if len(shape) > 1 and len(target) == 1:
         weight = last(weight.reshape(-1, *shape), shape)
-    return np.ascontiguousarray(weight.T.astype(np.int16))
+    return _padded(weight.T)
 
 
 def _matrix(nodes: list[Synapse], shape: Shape, target: Shape) -> Array:
-    """Any chain of maps from a population to itself as a matrix, channels last on both sides."""
+    """Any chain of maps from a population to itself as a matrix [in, out], flat, channels last on both sides."""
     weight = as_matrix(nodes, shape, "recurrent")
     weight = last(weight.reshape(-1, *shape), shape)
     weight = last(weight.T.reshape(-1, *target), target)
-    return np.ascontiguousarray(np.rint(weight).astype(np.int16))
+    return _padded(weight)
+
+
+def _padded(matrix: Array) -> Array:
+    """[in, out] as one run of int16 rows, each padded to whole blocks."""
+    rows = np.zeros((matrix.shape[0], -(-matrix.shape[1] // BLOCK) * BLOCK), np.int16)
+    rows[:, : matrix.shape[1]] = np.rint(matrix)
+    return rows.reshape(-1)
 
 
 def _convolution(node: Conv1d | Conv2d | SumPool2d, shape: Shape) -> Conv:
@@ -218,9 +226,12 @@ def _convolution(node: Conv1d | Conv2d | SumPool2d, shape: Shape) -> Conv:
     width = out_channels // groups
     grouped = weight.reshape(groups, width, per_group, -1)  # [group, out, in, tap]
     rows_ = np.moveaxis(grouped, (3, 0, 2, 1), (0, 1, 2, 3)).reshape(kernel[0] * kernel[1], groups * per_group, width)
+    pairs = np.array(taps, np.int64).reshape(-1, 2)
+    channels = groups * per_group
     return Conv(
-        np.ascontiguousarray(rows_.astype(np.int16)), np.array(taps, np.int64).reshape(-1, 2), np.array(starts, np.int64),
-        (groups * per_group, per_group, out_channels),
+        np.ascontiguousarray(rows_.astype(np.int16)).reshape(-1),
+        np.ascontiguousarray(pairs[:, 0] * out_channels), np.ascontiguousarray(pairs[:, 1] * channels * width),
+        np.array(starts, np.int64), (channels, per_group, width),
     )
 
 

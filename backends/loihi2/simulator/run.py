@@ -23,7 +23,7 @@ _DENSE_RATE = 0.3
 
 _EMPTY = np.zeros((0, 0, 0), np.int32)
 _NO_SOURCE = (np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.uint8), 0)
-_NO_MATRIX = np.zeros((0, 0), np.int16)
+_NO_MATRIX = np.zeros(0, np.int16)
 _NO_CONV = Conv().arguments
 
 

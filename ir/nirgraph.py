@@ -80,7 +80,7 @@ def _pairs(edges: Any) -> list[tuple[Any, Any]]:
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def close_cycles(nodes: Mapping[str, Node], edges: list[tuple[str, str]]) -> tuple[Edge, ...]:

@@ -271,8 +271,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is np.ndarray:
         return isinstance(value, np.ndarray) and value.dtype.kind in "iubf"
     if hint is float or hint is int:
-        scalar = isinstance(value, np.ndarray) and value.ndim == 0
-        return value.dtype.kind in ("iu" if hint is int else "iuf") if scalar else isinstance(value, (int, hint))
+        if isinstance(value, np.ndarray):
+            return value.ndim == 0 and value.dtype.kind in ("iu" if hint is int else "iuf")
+        return isinstance(value, (int, hint))
     return isinstance(value, kind or hint)
 
 

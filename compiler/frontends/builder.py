@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from d2e.ir.errors import UnsupportedError
+from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.network import Edge, Network
 from d2e.ir.nodes import Input, Node, Output, Scale, Shape
 from d2e.ir.shapes import output_shape
 from d2e.ir.verify import verified
+
+CODINGS = ("spikes", "signed", "direct")
+READOUTS = ("count", "last", "mean")
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,50 @@ class Flow:
     alone: bool = True
 
 
+def checked_input(node: Input) -> Input:
+    """The input, if what it states has a meaning.
+
+    Raises:
+        UsageError: D2E-LOAD-010.
+    """
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    def bad(message: str, hint: str | None = None) -> UsageError:
+        return UsageError("D2E-LOAD-010", message, hint=hint)
+
+    if not node.shape or not all(whole(n) for n in node.shape):
+        raise bad(
+            f"input shape {node.shape} is not a list of sizes above 0",
+            "Give the shape of one frame, without batch and time, such as --input-shape 1,28,28.",
+        )
+    if node.time_steps is not None and not whole(node.time_steps):
+        raise bad(f"time steps must be 1 or more, not {node.time_steps!r}")
+    if node.coding not in CODINGS:
+        raise bad(f"coding {node.coding!r} is none of {', '.join(CODINGS)}")
+    if not whole(node.max_payload):
+        raise bad(f"the largest payload must be 1 or more, not {node.max_payload!r}")
+    if node.dt is not None and not 0 < node.dt < math.inf:
+        raise bad(f"the time step must be above 0 seconds, not {node.dt!r}")
+    return node
+
+
+def checked_output(node: Output) -> Output:
+    """The output, if d2e knows its readout.
+
+    Raises:
+        UsageError: D2E-LOAD-010.
+    """
+    if node.readout not in READOUTS:
+        raise UsageError("D2E-LOAD-010", f"readout {node.readout!r} is none of {', '.join(READOUTS)}")
+    return node
+
+
 class Builder:
     """Collects nodes and edges."""
 
     def __init__(self, source: Input, metadata: Mapping[str, Any]) -> None:
-        self.nodes: dict[str, Node] = {"input": source}
+        self.nodes: dict[str, Node] = {"input": checked_input(source)}
         self.edges: list[Edge] = []
         self.metadata = metadata
         self.start = Flow(("input",), source.shape)
@@ -85,6 +128,6 @@ class Builder:
         Raises:
             UnsupportedError: with every finding of the verifier.
         """
-        output = Output(shape=flow.shape, readout=readout)  # type: ignore[arg-type]
+        output = checked_output(Output(shape=flow.shape, readout=readout))  # type: ignore[arg-type]
         edges = [*self.edges, *(Edge(source, "output") for source in flow.sources)]
         return verified(Network({**self.nodes, "output": output}, tuple(edges), self.metadata))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,19 @@ from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.nodes import (
-    KINDS, Affine, Array, AvgPool2d, Conv1d, Conv2d, Flatten, Linear, Neuron, Node, Scale, SumPool2d, pair,
+    KINDS,
+    Affine,
+    Array,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Linear,
+    Neuron,
+    Node,
+    Scale,
+    SumPool2d,
+    pair,
 )
 
 Size = int | Sequence[int]
@@ -33,7 +45,8 @@ def neuron(
 ) -> Flow:
     """A population with the shape of the frame it receives."""
     cls: Any = KINDS[kind]
-    options = {rule: rules[rule] for rule in _RULES if rule in rules}
+    known = {f.name for f in fields(cls)}
+    options = {rule: rules[rule] for rule in _RULES if rule in rules and rule in known}
     node: Neuron = cls(shape=flow.shape, **values, **options)
     return build.add(name, node, flow)
 
@@ -45,8 +58,8 @@ def linear(build: Builder, name: str, flow: Flow, weight: Array, bias: Array | N
 
 
 def convolution(
-    build: Builder, name: str, flow: Flow, weight: Array, bias: Array | None, *, stride: Size, padding: Size | str,
-    dilation: Size, groups: int,
+    build: Builder, name: str, flow: Flow, weight: Array, bias: Array | None, *, stride: Size,
+    padding: Size | str, dilation: Size, groups: int,
 ) -> Flow:
     """``torch.nn.Conv1d`` or ``Conv2d``, by the weight's axes."""
     axes = weight.ndim - 2
@@ -70,13 +83,14 @@ def batch_norm(
 ) -> Flow:
     """BatchNorm with its running statistics: y = g x + c, g = gamma / sqrt(var + eps), c = beta - g mean.
 
-    Folded into the linear layer right before it; anywhere else it becomes a layer of its own, one weight a channel.
+    Folded into the linear layer right before it; anywhere else it becomes a layer with one weight a channel.
     """
     g = (1.0 if gamma is None else gamma) / np.sqrt(var + eps)
     c = (0.0 if beta is None else beta) - g * mean
     if not flow.shape or flow.shape[0] != g.size:
         raise UnsupportedError(
-            "D2E-SHAPE-001", f"normalises {g.size} channels but receives frames of shape {flow.shape}", node=name
+            "D2E-SHAPE-001", f"normalises {g.size} channels but receives frames of shape {flow.shape}",
+            node=name,
         )
     before = build.nodes[flow.sources[0]]
     if flow.alone and len(flow.sources) == 1 and (folded := _folded(before, g, c, flow)) is not None:
@@ -93,7 +107,8 @@ def _folded(node: Node, g: Array, c: Array, flow: Flow) -> Node | None:
     """``node`` with y = g x + c behind it, if it is a linear layer with one output channel per entry."""
     if isinstance(node, (Conv1d, Conv2d)):
         bias = 0.0 if node.bias is None else node.bias
-        return replace(node, weight=node.weight * g.reshape(-1, *([1] * (node.weight.ndim - 1))), bias=g * bias + c)
+        per_filter = g.reshape(-1, *([1] * (node.weight.ndim - 1)))
+        return replace(node, weight=node.weight * per_filter, bias=g * bias + c)
     if isinstance(node, Linear) and len(flow.shape) == 1:
         bias = node.bias if isinstance(node, Affine) else 0.0
         return Affine(weight=node.weight * g[:, None], bias=g * bias + c)
@@ -114,10 +129,9 @@ def avg_pool2d(
         )
     if ceil_mode:
         _refuse_partial_windows(name, flow, kernel, step, border)
-    options = {"kernel_size": kernel, "stride": step, "padding": border}
     if divisor_override is None:
-        return build.add(name, AvgPool2d(**options), flow)
-    total = build.add(name, SumPool2d(**options), flow)
+        return build.add(name, AvgPool2d(kernel_size=kernel, stride=step, padding=border), flow)
+    total = sum_pool2d(build, name, flow, kernel, step, border)
     if divisor_override == 1:
         return total
     return build.add(f"{name}.scale", Scale(scale=np.array(1.0 / divisor_override)), total)
@@ -134,9 +148,11 @@ def _refuse_partial_windows(
         )
 
 
-def adaptive_avg_pool2d(build: Builder, name: str, flow: Flow, output_size: int | Sequence[int | None]) -> Flow:
+def adaptive_avg_pool2d(
+    build: Builder, name: str, flow: Flow, output_size: int | Sequence[int | None] | None
+) -> Flow:
     """``torch.nn.AdaptiveAvgPool2d`` where it divides the frame evenly: an ordinary average pooling."""
-    wanted = [output_size] * 2 if isinstance(output_size, int) else list(output_size)
+    wanted = list(output_size) if isinstance(output_size, Sequence) else [output_size] * 2
     sizes = flow.shape[1:]
     target = [n if w is None else int(w) for n, w in zip(sizes, wanted, strict=False)]
     if len(sizes) != 2 or any(w < 1 or n % w for n, w in zip(sizes, target, strict=True)):

@@ -1,7 +1,7 @@
 """The table of torch modules: class -> how it becomes nodes.
 
-Keys are dotted class names, so that rows for a framework need not import it. A subclass follows its base's row
-while it keeps the base's ``forward``.
+Keys are dotted class names, so that rows for a framework need not import it. A subclass follows its base's
+row while it keeps the base's ``forward``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
@@ -24,9 +25,12 @@ Row = Callable[[Builder, str, Any, Flow], Flow]
 
 def array(value: torch.Tensor | None, name: str) -> Array | None:
     """A tensor as float64; None stays None."""
-    if value is None:
-        return None
-    if isinstance(value, nn.parameter.UninitializedTensorMixin) or value.is_meta:
+    return None if value is None else required(value, name)
+
+
+def required(value: torch.Tensor, name: str) -> Array:
+    """A tensor as float64."""
+    if is_lazy(value) or value.is_meta:
         raise option_refusal(
             "has no weights yet", name, "Run the model once on a sample (lazy layers), or load its weights."
         )
@@ -34,9 +38,7 @@ def array(value: torch.Tensor | None, name: str) -> Array | None:
 
 
 def _linear(build: Builder, name: str, module: nn.Linear, flow: Flow) -> Flow:
-    weight = array(module.weight, name)
-    assert weight is not None
-    return layers.linear(build, name, flow, weight, array(module.bias, name))
+    return layers.linear(build, name, flow, required(module.weight, name), array(module.bias, name))
 
 
 def _conv(build: Builder, name: str, module: nn.Conv2d, flow: Flow) -> Flow:
@@ -44,11 +46,9 @@ def _conv(build: Builder, name: str, module: nn.Conv2d, flow: Flow) -> Flow:
         raise option_refusal(
             f"padding_mode={module.padding_mode!r} is not compiled", name, "Use padding_mode='zeros'."
         )
-    weight = array(module.weight, name)
-    assert weight is not None
     return layers.convolution(
-        build, name, flow, weight, array(module.bias, name), stride=module.stride, padding=module.padding,
-        dilation=module.dilation, groups=module.groups,
+        build, name, flow, required(module.weight, name), array(module.bias, name), stride=module.stride,
+        padding=module.padding, dilation=module.dilation, groups=module.groups,
     )
 
 
@@ -83,7 +83,7 @@ def _drop(build: Builder, name: str, module: nn.Module, flow: Flow) -> Flow:
 
 
 def _neuron(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
-    values = {key: found for key, value in module.values().items() if (found := array(value, name)) is not None}
+    values = {key: required(value, name) for key, value in module.values().items()}
     return layers.neuron(build, name, flow, module.kind, values, module.rules)
 
 
@@ -104,7 +104,10 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-_DROPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_DROPPED = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
 ROWS: dict[str, Row] = {
     _path(nn.Linear): _linear,
     _path(nn.Conv1d): _conv,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from d2e.ir.errors import UnsupportedError
 
 _NEURONS = "Use a spiking neuron (d2e.nn.IF, LIF, …), or turn the trained ANN into a spiking network first."
@@ -14,30 +16,35 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "D2E-LAYER-002", "is an activation without spikes", _NEURONS,
         (
-            "relu", "relu6", "leakyrelu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid",
-            "hardsigmoid", "hardswish", "hardtanh", "logsigmoid", "softplus", "softsign", "softshrink", "hardshrink",
-            "tanh", "tanhshrink", "threshold", "softmax", "softmin", "logsoftmax", "softmax2d", "glu", "clamp",
+            "relu", "relu6", "leakyrelu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+            "sigmoid", "hardsigmoid", "logsigmoid", "hardswish", "tanh", "hardtanh", "tanhshrink", "softplus",
+            "softsign", "softshrink", "hardshrink", "threshold", "softmax", "softmin", "logsoftmax",
+            "glu", "clamp",
         ),
     ),
     (
         "D2E-LAYER-003", "normalises with statistics of the sample, which a chip does not have",
         "Use BatchNorm, which is folded into the weights.",
-        ("layernorm", "groupnorm", "instancenorm", "rmsnorm", "localresponsenorm", "crossmapLRN2d", "normalize"),
+        ("layernorm", "groupnorm", "instancenorm", "rmsnorm", "localresponsenorm", "normalize"),
     ),
     (
         "D2E-LAYER-004", "enlarges the frame, which is not compiled",
         "Keep or shrink the frame, or write the map as a Linear layer.",
-        ("upsample", "upsamplingnearest", "upsamplingbilinear", "convtranspose", "interpolate", "pixelshuffle", "fold"),
+        ("upsample", "upsamplingnearest", "upsamplingbilinear", "convtranspose", "interpolate"),
     ),
 )
-_KNOWN = "Linear, Conv1d/2d, BatchNorm, AvgPool2d, SumPool2d, Flatten, Dropout, additions and d2e.nn neurons compile."
+_KNOWN = (
+    "Linear, Conv1d/2d, BatchNorm, AvgPool2d, SumPool2d, Flatten, Dropout, additions and neurons of d2e.nn "
+    "compile."
+)
 
 
 def refusal(what: str, name: str) -> UnsupportedError:
     """The error for a layer or function called ``what`` at node ``name``."""
-    key = what.lower().replace("_", "").rstrip("d").rstrip("123")
+    key = what.lower().replace("_", "")
+    stem = re.sub(r"[123]d$", "", key)
     for code, why, hint, members in _FAMILIES:
-        if key in members:
+        if key in members or stem in members:
             return UnsupportedError(code, f"{what} {why}", node=name, hint=hint)
     return UnsupportedError("D2E-LAYER-006", f"d2e cannot compile {what}", node=name, hint=_KNOWN)
 

@@ -1,4 +1,4 @@
-"""Torch modules by tracing: `from_torch` follows a module's ``forward`` once, symbolically, and builds the network.
+"""Torch modules by tracing: `from_torch` follows a module's ``forward`` symbolically and builds the network.
 
 The tracer is nirtorch's, the module map our own (nirtorch's default one loses biases and knows only Linear).
 Weights keep the model's precision, as float64.
@@ -22,7 +22,7 @@ from d2e.compiler.frontends.modules import row_of
 from d2e.compiler.frontends.refusals import refusal
 from d2e.compiler.nn.containers import Recurrent, TimeFolded, has_neurons
 from d2e.compiler.nn.neurons import Neuron
-from d2e.ir.errors import D2EError, UnsupportedError, UsageError
+from d2e.ir.errors import D2EError, UnsupportedError
 from d2e.ir.network import Network
 from d2e.ir.nodes import Input
 
@@ -46,40 +46,25 @@ def from_torch(
     Raises:
         UnsupportedError: D2E-LAYER-001..007 for a layer that does not compile, D2E-TRACE-001/-002 for a
             ``forward`` that cannot be followed, D2E-SHAPE-001 where shapes do not fit.
-        UsageError: D2E-LOAD-010 for an input shape that is none.
+        UsageError: D2E-LOAD-010 for an input that has no meaning.
     """
     source = Input(
-        shape=checked_shape(input_shape), dt=dt, time_steps=time_steps, coding=coding,  # type: ignore[arg-type]
+        shape=tuple(input_shape), dt=dt, time_steps=time_steps, coding=coding,  # type: ignore[arg-type]
         max_payload=max_payload,
     )
+    builder = Builder(source, {"source": "torch", **({"name": name} if name else {})})
     if row_of(module) is not None:
         module = nn.Sequential(module)
     tracer = _Tracer(module)
     graph = tracer.follow(module)
-    builder = Builder(source, {"source": "torch", **({"name": name} if name else {})})
     return _Reader(module, tracer, builder).read(graph, readout)
-
-
-def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape as a tuple of ints above 0.
-
-    Raises:
-        UsageError: D2E-LOAD-010.
-    """
-    sizes = tuple(shape)
-    if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
-        raise UsageError(
-            "D2E-LOAD-010", f"input shape {shape!r} is not a list of sizes above 0",
-            hint="Give the shape of one frame, without batch and time, such as --input-shape 1,28,28.",
-        )
-    return sizes
 
 
 class _Tracer(NIRTorchTracer):  # type: ignore[misc]
     """Traces to the layers of our table, and notes for every node where it stands.
 
-    A module sees frames ("frame": one leading axis) inside TimeFolded or as a stateless member of a Sequential;
-    a ``forward`` of its own around neurons sees batch and time ("time"); a Sequential's members are told apart.
+    A module sees frames ("frame": one leading axis) inside TimeFolded or as a stateless member of a
+    Sequential; a ``forward`` of its own around neurons sees batch and time ("time").
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -101,7 +86,7 @@ class _Tracer(NIRTorchTracer):  # type: ignore[misc]
             raise UnsupportedError(
                 "D2E-TRACE-001", f"the forward of {place} cannot be followed without data: {reason}",
                 node=self.failed,
-                hint="Write it without 'if' or 'for' on tensors or their sizes; d2e.nn neurons run over time themselves.",
+                hint="Write it without 'if' or 'for' on tensors or sizes; d2e.nn neurons loop over time.",
             ) from None
         for node in reversed(graph.nodes):
             if not node.users and node.op not in ("output", "placeholder") and not _in_place(node):
@@ -141,9 +126,12 @@ def _scope(module: nn.Module, outer: str) -> str:
 
 
 def _in_place(node: fx.Node) -> bool:
-    called = node.op in ("call_method", "call_function")
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return called and (node.target in (operator.iadd, operator.imul) or name.endswith("_"))
+    function = node.op in ("call_method", "call_function")
+    return function and (node.target in (operator.iadd, operator.imul) or _called(node).endswith("_"))
+
+
+def _called(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
 class _Reader:
@@ -177,13 +165,14 @@ class _Reader:
             self.flows[node] = replace(self.build.start, alone=False)
         elif node.users:
             raise UnsupportedError(
-                "D2E-TRACE-002", f"the model takes a second input {node.name!r}", hint="Wrap it to take one tensor."
+                "D2E-TRACE-002", f"the model takes a second input {node.name!r}",
+                hint="Wrap it to take one tensor.",
             )
 
     def _flow(self, node: fx.Node) -> Flow:
         if node.op == "call_module":
             return self._module(node, str(node.target))
-        what = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        what = _called(node)
         path = self.where[node][1]
         name = f"{path}.{node.name}" if path else node.name
         if _in_place(node) and len(node.all_input_nodes[0].users) > 1:
@@ -233,22 +222,23 @@ def _add(reader: _Reader, name: str, node: fx.Node) -> Flow:
     if not all(isinstance(term, fx.Node) and term in reader.flows for term in terms):
         raise refusal("an addition of something that is not a frame", name)
     flows = [reader.flows[term] for term in terms if isinstance(term, fx.Node)]
-    if given.get("alpha", 1) != 1:
-        flows[1] = layers.scale(reader.build, f"{name}.alpha", flows[1], given["alpha"])
+    factor = given.get("alpha", 1)
+    if isinstance(factor, (int, float)) and factor != 1:
+        flows[1] = layers.scale(reader.build, f"{name}.alpha", flows[1], factor)
     return reader.build.add_up(name, flows)
 
 
 def _multiply(reader: _Reader, name: str, node: fx.Node) -> Flow:
     frames = [a for a in node.args if isinstance(a, fx.Node)]
-    factors = [a for a in node.args if isinstance(a, (int, float))]
+    factors = [float(a) for a in node.args if isinstance(a, (int, float))]
     if len(frames) != 1 or len(factors) != 1 or frames[0] not in reader.flows:
         raise refusal("a product of two tensors", name)
     return layers.scale(reader.build, name, reader.flows[frames[0]], factors[0])
 
 
 def _flatten(reader: _Reader, name: str, node: fx.Node) -> Flow:
-    given = _bound(node, "start_dim end_dim")
-    return reader.flatten(name, node, reader.flow_of(node, name), given.get("start_dim", 0), given.get("end_dim", -1))
+    given = {"start_dim": 0, "end_dim": -1, **_bound(node, "start_dim end_dim")}
+    return reader.flatten(name, node, reader.flow_of(node, name), given["start_dim"], given["end_dim"])
 
 
 def _avg_pool2d(reader: _Reader, name: str, node: fx.Node) -> Flow:

@@ -73,6 +73,8 @@ class Recurrent(nn.Module):
         if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d)):
             given = type(layer).__name__
             raise UsageError("D2E-NN-002", f"Recurrent needs a Linear, Conv1d or Conv2d, not {given}")
+        if not isinstance(layer, nn.Linear) and (layer.padding_mode != "zeros" or set(layer.stride) != {1}):
+            raise UsageError("D2E-NN-002", "Recurrent needs a convolution with stride 1, padded with zeros")
         self.neuron, self.layer = neuron, layer
 
     def forward(self, current: Tensor) -> Tensor:

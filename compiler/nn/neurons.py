@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d2e.compiler.nn.dynamics import Rules, Values, scan
+from d2e.compiler.nn.export_op import exported
 from d2e.compiler.nn.surrogate import SURROGATES, Within
 from d2e.ir.errors import UsageError
 
@@ -110,6 +111,8 @@ class Neuron(nn.Module):
 
 def run(current: Tensor, values: Values, rules: Mapping[str, Any], layer: nn.Module | None = None) -> Tensor:
     """A population over time, its payloads fed back through ``layer`` if there is one."""
+    if torch.compiler.is_exporting():
+        return exported(current, values, rules, layer)
     return scan(current, values, Rules(**rules), layer)
 
 
@@ -205,7 +208,8 @@ class LI(Neuron):
         synapse = None if isinstance(decay_syn, (int, float)) and decay_syn == 0 else decay_syn
         values = {"decay_mem": decay, "decay_syn": synapse, "gain": gain, "bias": bias}
         super().__init__(
-            {**values, "v_min": v_min, "v_init": v_init}, {}, ["decay_mem", "decay_syn"] if learn_decay else [],
+            {**values, "v_min": v_min, "v_init": v_init}, {},
+            ["decay_mem", "decay_syn"] if learn_decay else [],
         )
 
 
@@ -247,6 +251,8 @@ def _limited(name: str, value: Tensor) -> Tensor:
     if not isinstance(value, nn.Parameter) or name not in ("threshold", "decay_mem", "decay_syn"):
         return value
     low, high = (_LOWEST_THRESHOLD, None) if name == "threshold" else (0.0, 1.0)
+    if torch.compiler.is_exporting():
+        return value.clamp(low, high)
     limited: Tensor = Within.apply(value, low, high)  # type: ignore[no-untyped-call]
     return limited
 

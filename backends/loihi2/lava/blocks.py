@@ -40,7 +40,7 @@ _INDENT = "    "
 
 @dataclass(frozen=True)
 class _Wire:
-    """One synapse to write: from the process ``start``, ``delay`` steps beyond the first."""
+    """One synapse to write: from the port ``start``, ``delay`` steps beyond the first."""
 
     path: Path
     name: str
@@ -104,11 +104,11 @@ class Blocks:
         )
 
     def _late_source(self, name: str, lag: int) -> str:
-        """Variable of a process that sends what ``name`` sends, ``lag`` steps later."""
+        """Port of a process that sends what ``name`` sends, ``lag`` steps later."""
         if isinstance(self.network.nodes[name], Input):
             return self._input(name, lag)
         if lag == 0:
-            return self.names[name]
+            return f"{self.names[name]}.s_out"
         if (name, lag) not in self.late:
             self.late[name, lag] = self._relay(name, lag)
         return self.late[name, lag]
@@ -116,7 +116,8 @@ class Blocks:
     def _input(self, name: str, lag: int) -> str:
         if (name, lag) not in self.late:
             var = self._variable(name if lag == 0 else f"{name}_late_{lag}")
-            self._block(f"input {name!r} {list(self._shape(name))}" + (f", {lag} steps later" if lag else ""))
+            late = f", {lag} steps later" if lag else ""
+            self._block(f"input {name!r}: {list(self._shape(name))}{late}")
             self._process(var, "_spikes", f"frames, {lag}, steps")
             self.late[name, lag] = var
         return self.late[name, lag]
@@ -128,12 +129,13 @@ class Blocks:
         size = int(np.prod(self._shape(name), dtype=int))
         relay, synapse = self._variable(f"{name}_late_{lag}"), self._variable(f"{name}_to_late_{lag}")
         self._block(f"relay: {name!r} {lag} steps later")
-        self._process(relay, "LIF", f"shape={self.lava_shape(name)}, name='{relay}', du=4095, dv=4096, vth=0")
+        shape = self.lava_shape(name)
+        self._process(relay, "LIF", f"shape={shape}, name={relay!r}, du=4095, dv=4096, vth=0")
         wire = _Wire(Path(name, name, None, self._shape(name), 0, 0), name, before, hop - 1, 0)
         self._sparse(synapse, w.Digit(np.full(size, 128), -7, 2, "MIXED"), np.arange(size), wire)
         self._connect(wire, synapse, flat=True, end=relay)
         self.relays += 1
-        return relay
+        return f"{relay}.s_out"
 
     # ----- synapses
 
@@ -142,13 +144,13 @@ class Blocks:
         name, delay = path.synapse or f"{path.source}_to_{path.target}", self.plan.delay(path)
         source = self.network.nodes[path.source]
         own = min(delay, _DELAY_MAX + 1) if isinstance(node, (Linear, Scale)) else 1
-        message_bits = 0
+        bits = 0
         if isinstance(source, Input):
-            own, message_bits = 1, _message_bits(name, source)
+            own, bits = 1, message_bits(name, source)
         self._bound(path, node, source.max_payload if isinstance(source, Input) else 1)
         start = self._late_source(path.source, delay - own)
         self._block(f"synapse {name!r}: {path.source!r} -> {path.target!r}, {node.kind}, delay {delay}")
-        wire = _Wire(path, name, start, own - 1, message_bits)
+        wire = _Wire(path, name, start, own - 1, bits)
         if isinstance(node, (Conv1d, Conv2d, SumPool2d)):
             self._conv(wire, node)
         elif isinstance(node, Linear) and not isinstance(node, Affine):
@@ -290,7 +292,7 @@ class Blocks:
         shape = self.lava_shape(wire.path.target)
         enters = f".reshape({shape})" if flat and len(shape) > 1 else ""
         self.lines += [
-            f"{wire.start}.s_out{leaves}.connect({synapse}.s_in)",
+            f"{wire.start}{leaves}.connect({synapse}.s_in)",
             f"{synapse}.a_out{enters}.connect({end or self.names[wire.path.target]}.a_in)",
         ]
 
@@ -302,8 +304,12 @@ def _dense_options(digit: w.Digit, message_bits: int) -> tuple[str, str]:
     )
 
 
-def _message_bits(name: str, source: Input) -> int:
-    """Width of the payload: 0 stands for plain spikes."""
+def message_bits(name: str, source: Input) -> int:
+    """Width of the payloads of an input: 0 stands for plain spikes.
+
+    Raises:
+        UnsupportedError: D2E-LAVA-012 for an input of real values.
+    """
     if source.coding == "direct":
         raise UnsupportedError(
             "D2E-LAVA-012", "Loihi takes integer spikes, the input is coded 'direct'", node=name,

@@ -2,7 +2,7 @@
 
 lava-nc is archived and its wheel asks for Python 3.10; with the shim of the emitted package it runs on 3.10
 to 3.12 with numpy < 2. Looked for in this order: ``D2E_LAVA_PYTHON`` (an interpreter), ``.lava`` in the
-current folder or one above it, ``d2e/lava`` in the user's data folder (``XDG_DATA_HOME`` or ``~/.local/share``).
+current folder or one above it, ``d2e/lava`` in the user's data folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random lowered networks: what d2e's passes hand to the Loihi 2 backend, in every shape Lava must reproduce.
+"""Random lowered networks: what d2e's passes hand to the Loihi 2 backend, in every form it must reproduce.
 
-``random_lowered(seed)`` is the same network on every machine; the simulator and Lava are tested on the same ones.
+``random_lowered(seed)`` is the same network everywhere; the simulator and Lava are tested on the same ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Builder:
     def pick(self, *values: Any) -> Any:
         return values[int(self.rng.integers(len(values)))]
 
-    def add(self, base: str, node: Node, *sources: str, shape: Shape | None = None, recurrent: bool = False) -> str:
+    def add(
+        self, base: str, node: Node, *sources: str, shape: Shape | None = None, recurrent: bool = False
+    ) -> str:
         name = base if base not in self.nodes else f"{base}_{len(self.nodes)}"
         self.nodes[name] = node
         self.edges += [Edge(s, name, recurrent) for s in sources]
@@ -85,7 +87,8 @@ class Builder:
             source = self.add("flat", Flatten(), source, recurrent=recurrent)
             recurrent = False
         w, stated = self.weights((out, self.shapes[source][0]), bits)
-        return self.add("dense", Linear(weight=w, quantized=stated), source, shape=(out,), recurrent=recurrent)
+        node = Linear(weight=w, quantized=stated)
+        return self.add("dense", node, source, shape=(out,), recurrent=recurrent)
 
     def conv2d(self, source: str, plain: bool = False, bits: int | None = None) -> str:
         channels, height, width = self.shapes[source]
@@ -109,9 +112,11 @@ class Builder:
     def conv1d(self, source: str) -> str:
         channels, length = self.shapes[source]
         groups = int(self.pick(*[g for g in (1, 2) if channels % g == 0]))
-        w, stated = self.weights((groups * 2, channels // groups, int(self.rng.integers(1, min(5, length) + 1))))
+        taps = int(self.rng.integers(1, min(5, length) + 1))
+        w, stated = self.weights((groups * 2, channels // groups, taps))
         if self.chance(0.3):
-            return self.add("conv1d", Conv1d(weight=w, groups=groups, padding="same", quantized=stated), source)
+            node = Conv1d(weight=w, groups=groups, padding="same", quantized=stated)
+            return self.add("conv1d", node, source)
         stride, padding = (int(self.rng.integers(1, 3)),), (int(self.rng.integers(0, 3)),)
         node = Conv1d(weight=w, groups=groups, stride=stride, padding=padding, quantized=stated)
         return self.add("conv1d", node, source)
@@ -136,26 +141,27 @@ class Builder:
         largest = payload or int(self.pick(1, 1, 1, 3, 15, 200))
         return self.add("input", Input(shape=shape, max_payload=largest), shape=shape)
 
-    def population(self, *synapses: str, typical: float | None = None, soft: bool | None = None) -> str:
-        """Neurons that sum these synapses; a soft reset brings its self synapse, its bias an always-on source."""
+    def population(self, *synapses: str, typical: float | None = None) -> str:
+        """Neurons that sum these synapses; a soft reset brings a self synapse, a bias an always-on source."""
         shape = self.shapes[synapses[0]]
         theta = self._threshold(synapses, typical)
-        soft = self.chance(0.4) if soft is None else soft
+        soft = self.chance(0.4)
         style = "soft" if soft else self.pick("hard", "leaky", "cuba", "cuba", "memoryless")
         options = self._dynamics(style, shape, theta)
-        name = self.add("lif", lif(shape, threshold=whole(theta - 1 if soft else theta), **options), *synapses,
-                        shape=shape)
+        node = lif(shape, threshold=whole(theta - 1 if soft else theta), **options)
+        name = self.add("lif", node, *synapses, shape=shape)
         if soft:
             step = self.add("self", Scale(scale=whole(-theta)), name, recurrent=True)
             self.join(step, name)
-            if self.chance(0.4):
+            if len(shape) == 1 and self.chance(0.4):
                 self._always_on(name, theta)
         return name
 
     def _threshold(self, synapses: tuple[str, ...], typical: float | None) -> int:
         """About what a few spikes bring; soft resets need it as m << e with m <= 255."""
-        sizes = [np.abs(getattr(self.nodes[s], "weight", getattr(self.nodes[s], "scale", whole(1)))) for s in synapses]
-        most = typical or max(float(w.max(initial=1)) for w in sizes)
+        nodes = [self.nodes[s] for s in synapses]
+        weights = [getattr(n, "weight", getattr(n, "scale", whole(1))) for n in nodes]
+        most = typical or max(float(np.abs(w).max(initial=1)) for w in weights)
         theta = max(1, int(most * self.rng.uniform(0.3, 4.0)))
         exponent = max(0, theta.bit_length() - 8)
         return max(1, (theta >> exponent) << exponent)
@@ -163,7 +169,8 @@ class Builder:
     def _dynamics(self, style: str, shape: Shape, theta: int) -> dict[str, Any]:
         rng = self.rng
         if style == "soft":
-            return {"decay_syn": whole(ONE if self.chance(0.7) else rng.integers(3000, ONE)), "decay_mem": whole(0)}
+            kept = ONE if self.chance(0.7) else rng.integers(3000, ONE)
+            return {"decay_syn": whole(kept), "decay_mem": whole(0)}
         decays = {
             "hard": (0, ONE), "leaky": (0, rng.integers(1500, ONE)), "memoryless": (0, 0),
             "cuba": (rng.integers(0, ONE + 1), rng.integers(0, ONE + 1)),
@@ -187,11 +194,11 @@ class Builder:
         size = int(np.prod(self.shapes[target]))
         w = whole(self.rng.integers(-theta, theta + 1, (size, 1)))
         synapse = self.add("bias", Linear(weight=w), source, shape=(size,))
-        if len(self.shapes[target]) > 1:
-            raise AssertionError("only vectors take an always-on source")
         self.join(synapse, target)
 
-    def finish(self, last: str, steps: int | None = None, rate: float | None = None) -> tuple[Network, np.ndarray]:
+    def finish(
+        self, last: str, steps: int | None = None, rate: float | None = None
+    ) -> tuple[Network, np.ndarray]:
         """Output behind ``last`` and frames; now and then a readout of v instead of spikes."""
         if self.chance(0.25) and len(self.shapes[last]) == 1:
             last = self._readout(last)
@@ -217,7 +224,8 @@ def lif(shape: Shape, **options: Any) -> CubaLIF:
     """A stock Loihi LIF; ``options`` replace the defaults."""
     stock: dict[str, Any] = {
         "arithmetic": FixedPoint(), "reset": "zero", "reset_when": "same", "fire": "gt", "max_spikes": 1,
-        "gain": whole(1), "decay_syn": whole(0), "decay_mem": whole(ONE), "bias": whole(0), "v_init": whole(0),
+        "gain": whole(1), "bias": whole(0), "v_init": whole(0),
+        "decay_syn": whole(0), "decay_mem": whole(ONE),
     }
     return CubaLIF(shape=shape, **{**stock, **options})
 
@@ -237,27 +245,19 @@ def conv(b: Builder) -> tuple[Network, np.ndarray]:
     """Convolutions of every form, perhaps a pooling layer, then dense."""
     last = b.input((int(b.pick(1, 2, 3, 4)), int(b.rng.integers(4, 10)), int(b.rng.integers(4, 10))))
     for _ in range(int(b.rng.integers(1, 3))):
-        last = map_population(b, b.conv2d(last))
+        last = b.population(b.conv2d(last))
     if b.chance(0.4):
-        last = map_population(b, b.pool(last))
+        last = b.population(b.pool(last))
     if b.chance(0.7):
         last = b.population(b.linear(last, int(b.rng.integers(2, 8))))
     return b.finish(last)
-
-
-def map_population(b: Builder, *synapses: str) -> str:
-    """Neurons on a map; always-on sources are for vectors, so no bias with a soft reset."""
-    always_on, b._always_on = b._always_on, lambda target, theta: None  # type: ignore[method-assign,assignment]
-    name = b.population(*synapses)
-    b._always_on = always_on  # type: ignore[method-assign]
-    return name
 
 
 def line(b: Builder) -> tuple[Network, np.ndarray]:
     """Convolutions over [channels, length], then dense."""
     last = b.input((int(b.pick(1, 2, 4)), int(b.rng.integers(5, 16))))
     for _ in range(int(b.rng.integers(1, 3))):
-        last = map_population(b, b.conv1d(last))
+        last = b.population(b.conv1d(last))
     return b.finish(b.population(b.linear(last, 4)))
 
 
@@ -265,8 +265,8 @@ def pooled(b: Builder) -> tuple[Network, np.ndarray]:
     """Pooling straight from the input or after a convolution."""
     last = b.input((int(b.pick(1, 2, 3)), int(b.rng.integers(4, 9)), int(b.rng.integers(4, 9))))
     if b.chance(0.5):
-        last = map_population(b, b.conv2d(last))
-    last = map_population(b, b.pool(last))
+        last = b.population(b.conv2d(last))
+    last = b.population(b.pool(last))
     return b.finish(b.population(b.linear(last, 5)))
 
 
@@ -285,10 +285,10 @@ def recurrent(b: Builder) -> tuple[Network, np.ndarray]:
 def residual(b: Builder) -> tuple[Network, np.ndarray]:
     """Branches of unequal depth that meet: identity, scale, convolution, straight from the input."""
     if b.chance(0.5):
-        first = map_population(b, b.conv2d(b.input((2, 5, 6)), plain=True))
-        second = map_population(b, b.conv2d(first, plain=True))
+        first = b.population(b.conv2d(b.input((2, 5, 6)), plain=True))
+        second = b.population(b.conv2d(first, plain=True))
         extra = b.pick(b.scale, lambda s: b.conv2d(s, plain=True))(first)
-        third = map_population(b, b.conv2d(second, plain=True), extra)
+        third = b.population(b.conv2d(second, plain=True), extra)
         return b.finish(b.population(b.linear(third, 4), b.linear(first, 4)))
     entry = b.input((6,))
     first = b.population(b.linear(entry, 5))
@@ -302,8 +302,8 @@ def delayed(b: Builder) -> tuple[Network, np.ndarray]:
     steps = int(b.pick(1, 2, 3, 5, 9))
     if b.chance(0.5):
         entry = b.input((2, 4, 4))
-        first = map_population(b, b.conv2d(b.delay(entry, steps) if b.chance(0.5) else entry, plain=True))
-        second = map_population(b, b.conv2d(b.delay(first, int(b.pick(1, 2, 4))), plain=True))
+        first = b.population(b.conv2d(b.delay(entry, steps) if b.chance(0.5) else entry, plain=True))
+        second = b.population(b.conv2d(b.delay(first, int(b.pick(1, 2, 4))), plain=True))
         return b.finish(second, steps=14)
     first = b.population(b.linear(b.input((5,)), 6))
     late = b.delay(first, steps)
@@ -324,9 +324,9 @@ def feedback(b: Builder) -> tuple[Network, np.ndarray]:
 
 def overflow(b: Builder) -> tuple[Network, np.ndarray]:
     """Large payloads drive u over its 24 bits and v to its limits."""
-    payload = int(b.pick(500, 4000, 15000))
+    payload = int(b.pick(500, 2000, 4000))
     entry = b.input((int(b.rng.integers(1, 4)),), payload=payload)
-    typical = float(b.pick(100.0, 20000.0))
+    typical = float(b.pick(100.0, 5000.0))
     first = b.population(b.linear(entry, 6, bits=8), typical=typical)
     return b.finish(b.population(b.linear(first, 5)), steps=10, rate=0.9)
 

@@ -25,6 +25,7 @@ from lava.proc.lif.process import LIF
 from processes import recorder
 
 EXIT_USAGE = 2
+EXIT_UNSUPPORTED = 3
 EXIT_MISSING = 5
 
 
@@ -54,9 +55,10 @@ def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
     raise SystemExit(EXIT_USAGE)
 
 
-def run_sample(network: Any, frames: np.ndarray, record: str, config: Any) -> dict[str, np.ndarray]:
+def run_sample(network: Any, frames: np.ndarray, record: str) -> dict[str, np.ndarray]:
     """One sample [time, *shape] in a fresh Lava run; every array in the order of the source network."""
     steps = len(frames) + network.EXTRA_STEPS
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={LIF: recorder.RecordingLif})
     with tempfile.TemporaryDirectory() as folder:
         recorder.watch(Path(folder), network.POPULATIONS, len(frames), steps, record)
         populations = network.build(frames, steps)
@@ -104,14 +106,50 @@ def _from_lava(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(reverse.transpose(*axes, *reversed(range(len(lead), reverse.ndim))))
 
 
-def run_package(folder: Path, frames: np.ndarray, record: str, config: Any = None) -> dict[str, np.ndarray]:
+def run_package(folder: Path, frames: np.ndarray, record: str, chip: bool) -> dict[str, np.ndarray]:
     """All samples of ``frames`` through the package in ``folder``."""
     network = load_network(folder)
-    if config is None:
-        config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={LIF: recorder.RecordingLif})
-    samples = [run_sample(network, sample, record, config) for sample in check_frames(network, frames)]
+    whole = check_frames(network, frames)
+    samples = [run_on_chip(network, s) if chip else run_sample(network, s, record) for s in whole]
     kept = {"counts": ("output", "counts/"), "spikes": ("output", "counts/", "spikes/")}.get(record, ("",))
     return {key: np.stack([s[key] for s in samples]) for key in samples[0] if key.startswith(kept)}
+
+
+def run_on_chip(network: Any, frames: np.ndarray) -> dict[str, np.ndarray]:
+    """One sample on Loihi 2, through Intel's adapters: the readout's spikes alone come back.
+
+    Written after lava-nc's ``networks/gradedvecnetwork.py``; d2e's authors have no chip to run it on.
+    """
+    from lava.magma.core.run_configs import Loihi2HwCfg
+    from lava.proc import embedded_io as eio
+    from lava.proc.io.sink import RingBuffer
+
+    def entry(buffer: Any) -> Any:
+        heard = buffer.s_out
+        adapter = eio.spike.PyToNxAdapter(shape=heard.shape, num_message_bits=network.MESSAGE_BITS)
+        heard.connect(adapter.inp)
+        return adapter.out
+
+    network.entry = entry
+    steps = len(frames) + network.EXTRA_STEPS
+    populations = network.build(frames, steps)
+    name, facts = next((n, f) for n, f in network.POPULATIONS.items() if f["readout"])
+    if facts["silent"]:
+        print(f"{name!r} reads out v, which no chip sends; end the network with spikes", file=sys.stderr)
+        raise SystemExit(EXIT_UNSUPPORTED)
+    lif = populations[name]
+    adapter = eio.spike.NxToPyAdapter(shape=lif.s_out.shape, num_message_bits=0)
+    heard = RingBuffer(shape=lif.s_out.shape, buffer=steps)
+    lif.s_out.connect(adapter.inp)
+    adapter.out.connect(heard.a_in)
+    try:
+        _run(network, populations, lif, steps, Loihi2HwCfg())
+        data = heard.data.get().astype(np.int64)
+    finally:
+        lif.stop()
+    spikes = _from_lava(np.moveaxis(data, -1, 0)[facts["depth"] :][: len(frames)], facts["shape"])
+    output = spikes.reshape(len(frames), *network.OUTPUT_SHAPE)
+    return {"output": output, f"counts/{name}": spikes.sum(axis=0)}
 
 
 def check_hardware() -> None:
@@ -145,7 +183,9 @@ def main() -> None:
     _shim.watchdog(options.time_out)
     for job in jobs:
         frames = np.load(job["input"], allow_pickle=False)
-        result: dict[str, Any] = run_package(Path(job["folder"]), frames, options.record)
+        result: dict[str, Any] = run_package(
+            Path(job["folder"]), frames, options.record, options.hardware
+        )
         np.savez(job["output"], **result)
     _shim.watchdog(0)
 

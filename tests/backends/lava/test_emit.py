@@ -1,0 +1,114 @@
+"""The emitted package: equal bytes for equal networks, nothing of this machine in it, limits are told."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, whole
+
+from d2e.backends.loihi2.lava.emit import emit
+from d2e.ir import (
+    Affine,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Network,
+    Node,
+    Output,
+    UnsupportedError,
+    chain,
+)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def small(*synapses: tuple[str, Node], entry: Input | None = None) -> Network:
+    return chain([
+        ("in", entry or Input(shape=(3,))), *synapses, ("p", lif((2,), threshold=whole(5))),
+        ("out", Output(shape=(2,))),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(len(KINDS)))
+def test_same_bytes_twice_and_python_that_parses(seed: int, tmp_path: Path) -> None:
+    network, frames = random_lowered(seed)
+    for name in ("one", "two"):
+        emit(network, tmp_path / name, time_steps=frames.shape[1])
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert set(files(tmp_path / "one")) == {
+        "network.py", "weights.npz", "run.py", "_shim.py", "processes/__init__.py", "processes/recorder.py",
+    }
+    text = (tmp_path / "one" / "network.py").read_text()
+    ast.parse(text)
+    assert str(tmp_path) not in text
+
+
+def test_package_needs_nothing_of_d2e(tmp_path: Path) -> None:
+    network, frames = random_lowered(1)
+    emit(network, tmp_path, time_steps=frames.shape[1])
+    imported = set()
+    for path in tmp_path.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {a.name.split(".")[0] for a in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    assert "lava" in imported
+    assert not imported & {"d2e", "torch", "nir", "ir", "backends"}
+
+
+def test_facts_of_the_schedule(tmp_path: Path) -> None:
+    network = chain([
+        ("in", Input(shape=(3,))), ("a", Linear(weight=whole(np.ones((4, 3))))),
+        ("p", lif((4,), threshold=whole(2))), ("b", Linear(weight=whole(np.ones((2, 4))))),
+        ("q", lif((2,), threshold=whole(2))), ("out", Output(shape=(2,))),
+    ])  # fmt: skip
+    facts = emit(network, tmp_path, time_steps=7)
+    assert facts == {
+        "latency_steps": 2, "depth": {"p": 1, "q": 2}, "lava_steps": 9, "processes": 5, "relays": 0,
+        "host_start": [],
+    }
+
+
+def test_names_that_are_no_python_names(tmp_path: Path) -> None:
+    eye = Linear(weight=whole(np.eye(2)))
+    network = chain([
+        ("in", Input(shape=(2,))), ("0.weight", eye), ("lambda", lif((2,), threshold=whole(2))),
+        ("LIF", eye), ("steps", lif((2,), threshold=whole(2))), ("out", Output(shape=(2,))),
+    ])  # fmt: skip
+    emit(network, tmp_path, time_steps=2)
+    text = (tmp_path / "network.py").read_text()
+    ast.parse(text)
+    assert "return {'lambda': lambda_2, 'steps': steps_2}" in text
+
+
+@pytest.mark.parametrize(("network", "code"), [
+    (small(("a", Affine(weight=whole(np.ones((2, 3))), bias=whole([1, 1])))), "D2E-LAVA-012"),
+    (small(("a", Linear(weight=whole([[1, 0, 40001], [1, 1, -1]])))), "D2E-LAVA-013"),
+    (small(("a", Linear(weight=whole(np.full((2, 3), 127)))), entry=Input(shape=(3,), max_payload=2**16)),
+     "D2E-LAVA-014"),
+    (small(("a", Linear(weight=whole(np.ones((2, 3))))), entry=Input(shape=(3,), coding="direct")),
+     "D2E-LAVA-012"),
+    (small(("f", Flatten(end_dim=0)), ("a", Linear(weight=whole(np.ones((2, 3))))), ("b", Flatten()),
+           entry=Input(shape=(1, 3))), "D2E-LAVA-012"),
+])  # fmt: skip
+def test_what_lava_cannot_hold_is_refused(network: Network, code: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        emit(network, tmp_path / "target", time_steps=4)
+    assert caught.value.code == code
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_convolution_with_a_bias_is_refused(tmp_path: Path) -> None:
+    network = chain([
+        ("in", Input(shape=(1, 2, 2))), ("a", Conv2d(weight=whole(np.ones((1, 1, 1, 1))), bias=whole([1]))),
+        ("p", lif((1, 2, 2), threshold=whole(5))), ("out", Output(shape=(1, 2, 2))),
+    ])  # fmt: skip
+    with pytest.raises(UnsupportedError, match="D2E-LAVA-012"):
+        emit(network, tmp_path, time_steps=4)

@@ -1,4 +1,4 @@
-"""The linear maps in numpy: what each synapse computes, over any leading batch axes, floats or exact integers.
+"""The linear maps in numpy: what each synapse computes on a batch of frames, floats or exact integers.
 
 Integer sums run through float64 where they are provably below 2**53, which is exact and quick; else in int64.
 """
@@ -8,7 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from d2e.ir.nodes import (
-    Affine, Array, AvgPool2d, Conv1d, Conv2d, Flatten, Linear, Scale, Shape, Synapse, _Conv, _Pool,
+    Affine,
+    Array,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Linear,
+    Scale,
+    Shape,
+    Synapse,
+    _Conv,
+    _Pool,
 )
 from d2e.ir.shapes import output_shape, padding_pairs
 
@@ -34,13 +45,17 @@ def apply(node: Synapse, frames: Array, shape: Shape) -> Array:
 
 def contract(frames: Array, matrix: Array) -> Array:
     """``frames`` [..., k] times ``matrix`` [k, n]; exact for integers."""
+    result: Array
     if not (is_integer(frames) and is_integer(matrix)):
-        return np.matmul(frames, matrix)
+        result = np.matmul(frames, matrix)
+        return result
     largest = max(float(frames.max(initial=0)), -float(frames.min(initial=0)))
     bound = largest * float(np.abs(matrix.astype(np.float64)).sum(axis=0).max(initial=0.0))
     if bound < 2.0**53:
-        return np.matmul(frames.astype(np.float64), matrix.astype(np.float64)).astype(np.int64)
-    return np.matmul(frames.astype(np.int64), matrix.astype(np.int64))
+        result = np.matmul(frames.astype(np.float64), matrix.astype(np.float64)).astype(np.int64)
+    else:
+        result = np.matmul(frames.astype(np.int64), matrix.astype(np.int64))
+    return result
 
 
 def is_integer(array: Array) -> bool:
@@ -48,7 +63,9 @@ def is_integer(array: Array) -> bool:
     return array.dtype.kind in "iub"
 
 
-def _patches(frames: Array, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
+def _patches(
+    frames: Array, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> Array:
     """Windows of ``frames`` [batch, channels, *space] as [batch, channels, *out, *kernel] (a view)."""
     axes = tuple(range(2, frames.ndim))
     span = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
@@ -80,5 +97,5 @@ def _convolve(node: _Conv, frames: Array) -> Array:
 def _pool(node: _Pool, frames: Array) -> Array:
     (py, px), kernel = node.padding, node.kernel_size
     padded = np.pad(frames, ((0, 0), (0, 0), (py, py), (px, px)))
-    total = _patches(padded, kernel, node.stride, (1, 1)).sum(axis=(-2, -1))
+    total: Array = _patches(padded, kernel, node.stride, (1, 1)).sum(axis=(-2, -1))
     return total / (kernel[0] * kernel[1]) if isinstance(node, AvgPool2d) else total

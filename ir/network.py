@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -108,7 +109,8 @@ class Network:
         Raises:
             UnsupportedError: D2E-NET-002 unless there is exactly one.
         """
-        return self._only(Input, self.inputs)
+        node: Input = self._only(Input, self.inputs)
+        return node
 
     @property
     def output(self) -> Output:
@@ -117,7 +119,8 @@ class Network:
         Raises:
             UnsupportedError: D2E-NET-002 unless there is exactly one.
         """
-        return self._only(Output, self.outputs)
+        node: Output = self._only(Output, self.outputs)
+        return node
 
     def _only(self, cls: type[Any], names: tuple[str, ...]) -> Any:
         if len(names) != 1:
@@ -134,7 +137,7 @@ class Network:
         return node
 
     def same(self, other: Network) -> bool:
-        """Whether both have the same nodes (arrays and dtypes included), edges and metadata; order does not count."""
+        """Whether both have the same nodes (arrays, dtypes), edges and metadata; order does not count."""
         return (
             self.nodes.keys() == other.nodes.keys()
             and sorted(self.edges) == sorted(other.edges)
@@ -178,5 +181,5 @@ class Network:
 def chain(nodes: Iterable[tuple[str, Node]], metadata: Mapping[str, Any] | None = None) -> Network:
     """A network whose nodes follow one another in the given order."""
     items = list(nodes)
-    edges = [Edge(a, b) for (a, _), (b, _) in zip(items, items[1:], strict=False)]
+    edges = [Edge(a, b) for (a, _), (b, _) in pairwise(items)]
     return Network(dict(items), tuple(edges), metadata or {})

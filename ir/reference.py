@@ -13,7 +13,19 @@ import numpy as np
 from d2e.ir import linear
 from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.network import Network
-from d2e.ir.nodes import LI, Array, CubaLIF, Delay, FixedPoint, Input, MultiThreshold, Neuron, Output, Shape, Synapse
+from d2e.ir.nodes import (
+    LI,
+    Array,
+    CubaLIF,
+    Delay,
+    FixedPoint,
+    Input,
+    MultiThreshold,
+    Neuron,
+    Output,
+    Shape,
+    Synapse,
+)
 from d2e.ir.shapes import infer_shapes
 
 Record = Literal["counts", "spikes", "state"]
@@ -50,9 +62,9 @@ class Population:
         self.fixed = node.arithmetic
         self.dtype = np.int64 if self.fixed else np.float64
         u_init = node.u_init if isinstance(node, CubaLIF) else np.zeros(())
-        self.u = np.broadcast_to(u_init.astype(self.dtype), (batch, *node.shape)).copy()
+        self.u: Array = np.broadcast_to(u_init.astype(self.dtype), (batch, *node.shape)).copy()
         self.bias, self.v_reset = node.bias.astype(self.dtype), node.v_reset.astype(self.dtype)
-        self.v = np.broadcast_to(node.v_init.astype(self.dtype), self.u.shape).copy()
+        self.v: Array = np.broadcast_to(node.v_init.astype(self.dtype), self.u.shape).copy()
         self.n = np.zeros(self.u.shape, np.int64)
 
     def step(self, current: Array) -> Array:
@@ -109,10 +121,9 @@ class Population:
         n = np.zeros(self.v.shape, np.int64)
         for level in node.levels:
             theta = self._unit(level * node.threshold)
-            up, down = (self.v >= theta, self.v <= -theta) if node.fire == "ge" else (self.v > theta, self.v < -theta)
-            n += up
+            n += self.v >= theta if node.fire == "ge" else self.v > theta
             if node.signed:
-                n -= down
+                n -= self.v <= -theta if node.fire == "ge" else self.v < -theta
         return n
 
     def _reset(self, v: Array, n: Array | None) -> Array:
@@ -142,14 +153,16 @@ class Population:
 
 def _by_level(values: Array, n: Array) -> Array:
     table = np.concatenate([np.zeros(1, values.dtype), values])
-    return np.sign(n).astype(values.dtype) * table[np.abs(n)]
+    picked: Array = np.sign(n).astype(values.dtype) * table[np.abs(n)]
+    return picked
 
 
 def _decay(state: Array, keep: Array | None, fixed: FixedPoint) -> Array:
     """``state * keep / 2**decay_bits``, truncated toward zero; None keeps no state (synaptic current)."""
     if keep is None:
         return np.zeros_like(state)
-    return np.sign(state) * ((np.abs(state) * keep.astype(np.int64)) >> fixed.decay_bits)
+    kept: Array = np.sign(state) * ((np.abs(state) * keep.astype(np.int64)) >> fixed.decay_bits)
+    return kept
 
 
 def _overflow(x: Array, bits: int, rule: str, name: str, what: str) -> Array:
@@ -200,7 +213,8 @@ def check_frames(network: Network, frames: Array) -> Array:
         whole.size and (whole.min() < low or whole.max() > source.max_payload)
     ):
         raise UsageError(
-            "D2E-INPUT-003", f"the input must hold integers from {low} to {source.max_payload} (coding {source.coding!r})",
+            "D2E-INPUT-003",
+            f"the input must hold integers from {low} to {source.max_payload} (coding {source.coding!r})",
             hint="Encode the data first, or state the input's coding.",
         )
     return whole
@@ -260,7 +274,9 @@ def run(network: Network, frames: Array, record: Record = "counts") -> Trace:
                 history[f"u/{n}"].append(p.u)
                 history[f"v/{n}"].append(p.v)
     stacked = {key: np.stack(frames_, axis=1) for key, frames_ in history.items() if frames_}
-    pick = {kind: {n: stacked[f"{kind}/{n}"] for n in populations if f"{kind}/{n}" in stacked} for kind in "nuv"}
+    pick = {
+        kind: {n: stacked[f"{kind}/{n}"] for n in populations if f"{kind}/{n}" in stacked} for kind in "nuv"
+    }
     output = np.stack(outputs, axis=1) if outputs else np.zeros((batch, 0, *network.output.shape))
     return Trace(output, counts, pick["n"], pick["u"], pick["v"])
 

@@ -10,7 +10,18 @@ import math
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Edge, Network
 from d2e.ir.nodes import (
-    Conv1d, Conv2d, Flatten, Input, Linear, Neuron, Node, Output, Scale, Shape, _Conv, _Pool,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Scale,
+    Shape,
+    _Conv,
+    _Pool,
 )
 
 
@@ -57,8 +68,8 @@ def output_shape(name: str, node: Node, shape: Shape) -> Shape:
 def _linear(name: str, node: Linear, shape: Shape) -> Shape:
     if not shape or shape[-1] != node.weight.shape[1]:
         raise _fail(
-            f"takes {node.weight.shape[1]} inputs on the last axis but receives frames of shape {shape}", name,
-            hint="Is a Flatten missing before it?" if len(shape) > 1 else None,
+            f"takes {node.weight.shape[1]} inputs on the last axis but receives frames of shape {shape}",
+            name, hint="Is a Flatten missing before it?" if len(shape) > 1 else None,
         )
     return (*shape[:-1], node.weight.shape[0])
 
@@ -122,8 +133,8 @@ def _declared(network: Network, source: str, target: str) -> Shape:
     if isinstance(node, (Neuron, Input)):
         return node.shape
     raise UnsupportedError(
-        "D2E-SHAPE-003", f"receives only the previous step of {source!r}, whose shape is not known yet", node=target,
-        hint="Mark the edge out of the neuron as the recurrent one.",
+        "D2E-SHAPE-003", f"receives only the previous step of {source!r}, whose shape is not known yet",
+        node=target, hint="Mark the edge out of the neuron as the recurrent one.",
     )
 
 
@@ -143,7 +154,8 @@ def infer_shapes(network: Network) -> dict[str, Shape]:
             continue
         arriving = arriving or [(e, _declared(network, e.source, name)) for e in network.incoming[name]]
         if not arriving:
-            raise UnsupportedError("D2E-SHAPE-002", "has no input", node=name, hint="Remove it or connect it.")
+            hint = "Remove it or connect it."
+            raise UnsupportedError("D2E-SHAPE-002", "has no input", node=name, hint=hint)
         first = arriving[0][1]
         for edge, shape in arriving[1:]:
             if shape != first:

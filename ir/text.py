@@ -1,4 +1,4 @@
-"""The text form of a network: one line per node, in order, arrays as shape, range and a hash. For eyes and goldens."""
+"""The text form of a network, for eyes and goldens: one line per node, arrays as shape, range and a hash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def to_text(network: Network) -> str:
     """The network as text; equal networks (same order) give equal text, on every machine."""
     lines = [f"network {_value(dict(network.metadata))}" if network.metadata else "network"]
     for name in network.order:
-        into = ", ".join(f"{e.source}{' (previous step)' if e.recurrent else ''}" for e in network.incoming[name])
+        edges = network.incoming[name]
+        into = ", ".join(f"{e.source}{' (previous step)' if e.recurrent else ''}" for e in edges)
         lines.append(f"  %{name} = {_node(network.nodes[name])}" + (f" <- {into}" if into else ""))
     return "\n".join(lines) + "\n"
 

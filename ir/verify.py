@@ -14,12 +14,27 @@ import numpy as np
 from d2e.ir.errors import D2EError, Finding, raise_findings
 from d2e.ir.network import Network
 from d2e.ir.nodes import (
-    LI, Array, Conv1d, Conv2d, Delay, FixedPoint, Input, Linear, MultiThreshold, Neuron, Node, Output, Synapse,
-    _Conv, _Pool,
+    LI,
+    Array,
+    Conv1d,
+    Conv2d,
+    Delay,
+    FixedPoint,
+    Input,
+    Linear,
+    MultiThreshold,
+    Neuron,
+    Node,
+    Output,
+    Synapse,
+    _Conv,
+    _Pool,
 )
 from d2e.ir.shapes import infer_shapes
 
 _RESETS = ("subtract", "zero", "value", "none")
+_CODINGS = ("spikes", "signed", "direct")
+_CODINGS = ("spikes", "signed", "direct")
 
 
 def verify(network: Network) -> list[Finding]:
@@ -57,10 +72,20 @@ def _structure(network: Network) -> Iterator[Finding]:
         for end in (edge.source, edge.target):
             if end not in network.nodes:
                 dangling = True
-                yield Finding("D2E-NET-001", f"edge {edge.source} -> {edge.target} names no node {end!r}", end)
+                message = f"edge {edge.source} -> {edge.target} names no node {end!r}"
+                yield Finding("D2E-NET-001", message, end)
     for (source, target), count in Counter((e.source, e.target) for e in network.edges).items():
         if count > 1:
             yield Finding("D2E-NET-003", f"edge {source} -> {target} appears {count} times", source)
+    yield from _connections(network)
+    if not dangling:
+        try:
+            _ = network.order
+        except D2EError as error:
+            yield Finding(error.code, error.message, error.node, error.hint)
+
+
+def _connections(network: Network) -> Iterator[Finding]:
     for name, node in network.nodes.items():
         if "/" in name or "\0" in name or name in ("", "."):
             yield Finding("D2E-NET-005", "a node name must not be empty, '.', or hold '/'", name)
@@ -68,11 +93,6 @@ def _structure(network: Network) -> Iterator[Finding]:
             yield Finding("D2E-SHAPE-002", "has no input", name, "Remove it or connect it.")
         if not isinstance(node, Output) and not network.outgoing[name]:
             yield Finding("D2E-NET-006", "its result reaches nothing", name, "Remove it or connect it.")
-    if not dangling:
-        try:
-            _ = network.order
-        except D2EError as error:
-            yield Finding(error.code, error.message, error.node, error.hint)
 
 
 def _arrays(name: str, node: Node) -> Iterator[Finding]:
@@ -98,7 +118,7 @@ def _options(node: Node) -> Iterator[str]:
     """What is wrong with the sizes of an input, an output or a synapse."""
     if isinstance(node, (Input, Output)) and min(node.shape, default=1) < 1:
         yield f"shape {node.shape} must hold sizes above 0"
-    if isinstance(node, Input) and (node.max_payload < 1 or node.coding not in ("spikes", "signed", "direct")):
+    if isinstance(node, Input) and (node.max_payload < 1 or node.coding not in _CODINGS):
         yield f"coding {node.coding!r} with payloads up to {node.max_payload} is not known"
     if isinstance(node, Linear) and node.weight.ndim != 2:
         yield f"weight has {node.weight.ndim} axes; [out, in] is needed"
@@ -131,10 +151,12 @@ def _convolution(node: Conv1d | Conv2d) -> Iterator[str]:
 def _grid(name: str, weight: Array, bits: int, signed: bool) -> Iterator[Finding]:
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     if weight.dtype.kind not in "iu":
-        yield Finding("D2E-NODE-004", f"weight is marked quantised to {bits} bits but holds {weight.dtype}", name)
+        message = f"weight is marked quantised to {bits} bits but holds {weight.dtype}"
+        yield Finding("D2E-NODE-004", message, name)
     elif weight.size and (weight.min() < low or weight.max() > high):
         yield Finding(
-            "D2E-NODE-004", f"weight reaches {weight.min()}..{weight.max()}, outside {low}..{high} ({bits} bits)", name
+            "D2E-NODE-004",
+            f"weight reaches {weight.min()}..{weight.max()}, outside {low}..{high} ({bits} bits)", name,
         )
 
 
@@ -154,18 +176,29 @@ def _neuron(name: str, node: Neuron) -> Iterator[Finding]:
         yield bad(f"fire {node.fire!r} is neither 'ge' nor 'gt'")
     if node.max_spikes < 0:
         yield bad(f"max_spikes is {node.max_spikes}; 0 (no limit) or more is needed")
-    if isinstance(node, MultiThreshold) and (node.levels.ndim != 1 or node.levels.size == 0 or (
-        node.levels[0] <= 0 or (np.diff(node.levels) <= 0).any()
-    )):
-        yield bad(f"levels {node.levels.tolist()} must rise and be above 0")
-    for f in fields(node):
-        value = getattr(node, f.name)
-        if isinstance(value, np.ndarray) and f.name not in ("levels", "payloads") and not _broadcasts(value, node.shape):
-            yield bad(f"{f.name} of shape {value.shape} does not broadcast against {node.shape}")
+    yield from _parameters(name, node)
     if node.arithmetic:
         yield from _integers(name, node, node.arithmetic)
     elif node.continuous is None:
         yield from _factors(name, node)
+
+
+def _parameters(name: str, node: Neuron) -> Iterator[Finding]:
+    """What is wrong with the shapes and the order of a neuron's arrays."""
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if not isinstance(value, np.ndarray) or f.name in ("levels", "payloads"):
+            continue
+        if not _broadcasts(value, node.shape):
+            message = f"{f.name} of shape {value.shape} does not broadcast against {node.shape}"
+            yield Finding("D2E-NODE-003", message, name)
+    if not isinstance(node, MultiThreshold):
+        return
+    levels, payloads = node.levels, node.payloads
+    if levels.ndim != 1 or levels.size == 0 or levels[0] <= 0 or (np.diff(levels) <= 0).any():
+        yield Finding("D2E-NODE-003", f"levels {levels.tolist()} must rise and be above 0", name)
+    if payloads is not None and payloads.shape != levels.shape:
+        yield Finding("D2E-NODE-003", f"{levels.size} levels need as many payloads", name)
 
 
 def _broadcasts(value: Array, shape: tuple[int, ...]) -> bool:
@@ -177,7 +210,8 @@ def _broadcasts(value: Array, shape: tuple[int, ...]) -> bool:
 def _factors(name: str, node: Neuron) -> Iterator[Finding]:
     for what, decay in zip(("decay_syn", "decay_mem"), node.decays, strict=True):
         if decay is not None and ((decay < 0) | (decay > 1)).any():
-            yield Finding("D2E-NODE-003", f"{what} must lie in 0..1, it holds {decay.min()}..{decay.max()}", name)
+            message = f"{what} must lie in 0..1, it holds {decay.min()}..{decay.max()}"
+            yield Finding("D2E-NODE-003", message, name)
 
 
 def _integers(name: str, node: Neuron, fixed: FixedPoint) -> Iterator[Finding]:
@@ -188,6 +222,8 @@ def _integers(name: str, node: Neuron, fixed: FixedPoint) -> Iterator[Finding]:
     for f in fields(node):
         value = getattr(node, f.name)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and (value != np.rint(value)).any():
-            yield Finding("D2E-NODE-005", f"{f.name} is not an integer in a population of integer arithmetic", name)
+            message = f"{f.name} is not an integer in a population of integer arithmetic"
+            yield Finding("D2E-NODE-005", message, name)
     if (node.gain != 1).any():
-        yield Finding("D2E-NODE-005", "gain must be 1 in integers", name, "Run fold_thresholds before quantise.")
+        hint = "Run fold_thresholds before quantise."
+        yield Finding("D2E-NODE-005", "gain must be 1 in integers", name, hint)

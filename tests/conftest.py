@@ -1,4 +1,4 @@
-"""What every test shares: `--update-golden`, and the repository on the path so that `tests.ir.networks` imports."""
+"""What every test shares: `--update-golden`, and a path on which `tests.ir.networks` imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ settings.load_profile("d2e")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing")
+    parser.addoption("--update-golden", action="store_true", help="write the golden files, do not compare")
 
 
 @pytest.fixture

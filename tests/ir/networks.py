@@ -1,6 +1,6 @@
 """Random valid networks that use everything the IR has; shared by the tests of all folders.
 
-`random_network(seed)` is float, `random_integer_network(seed)` exact integers; both come with frames. The same
+`random_network(seed)` is float, `random_integer_network(seed)` exact integers; both come with frames. One
 builder serves Hypothesis (strategies.py) with a `Dice` whose choices shrink.
 """
 
@@ -216,7 +216,9 @@ class Builder:
             "arithmetic": dice.choice([FixedPoint(), FixedPoint(u_overflow="saturate", v_overflow="wrap")]),
             "quantized": Quantized(8, np.float64(0.01)),
         }
-        extras = [("bias", (-300, 900)), ("v_min", (-40000, -6000)), ("v_init", (-99, 99)), ("amplitude", (1, 3))]
+        extras = [
+            ("bias", (-300, 900)), ("v_min", (-40000, -6000)), ("v_init", (-99, 99)), ("amplitude", (1, 3)),
+        ]
         options |= {name: self.value(*bounds) for name, bounds in extras if dice.chance(25)}
         if options["reset"] == "value":
             options["v_reset"] = self.value(-1000, 1000)
@@ -267,7 +269,8 @@ class Builder:
         payload = dice.choice([1, 1, 3])
         direct = not self.integer and dice.chance(15)
         coding: Any = "direct" if direct else dice.choice(["spikes", "signed"])
-        self.add(Input(shape=self.shape, dt=dice.choice([None, 1e-3, 1e-4]), coding=coding, max_payload=payload))
+        dt = dice.choice([None, 1e-3, 1e-4])
+        self.add(Input(shape=self.shape, dt=dt, coding=coding, max_payload=payload))
         self.edges.clear()
         for _ in range(dice.integer(1, 3)):
             self.block()

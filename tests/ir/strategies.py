@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 from hypothesis import strategies as st
+from tests.ir.networks import Builder, Dice
 
 from d2e.ir import Network
-from tests.ir.networks import Builder, Dice
 
 
 class DrawnDice(Dice):

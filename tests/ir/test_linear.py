@@ -58,8 +58,9 @@ def convolutions(draw, *, integer: bool):
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     weight_shape = (groups * per_out, per_group, *kernel)
     frames_shape = (2, groups * per_group, *sizes)
-    weight = rng.integers(-128, 128, weight_shape).astype(np.int8) if integer else rng.normal(size=weight_shape)
-    bias = (rng.integers(-9, 9, groups * per_out) if integer else rng.normal(size=groups * per_out))
+    weight, bias = rng.normal(size=weight_shape), rng.normal(size=groups * per_out)
+    if integer:
+        weight, bias = rng.integers(-128, 128, weight_shape).astype(np.int8), rng.integers(-9, 9, bias.shape)
     node = cls(
         weight=weight, bias=bias if draw(st.booleans()) else None, groups=groups, stride=tuple(stride),
         dilation=tuple(dilation), padding="same" if same else tuple(padding),
@@ -87,7 +88,8 @@ def test_integer_convolutions_are_exact(case):
 
 @settings(max_examples=60)
 @given(
-    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     extra=st.tuples(st.integers(0, 5), st.integers(0, 5)), pad=st.booleans(), seed=st.integers(0, 99),
 )
 def test_pools_are_torchs(kernel, stride, extra, pad, seed):
@@ -135,7 +137,8 @@ def test_big_integers_are_exact(largest):
     rng = np.random.default_rng(1)
     frames = rng.integers(-largest, largest, (4, 9)) | 1
     matrix = rng.integers(-100, 100, (9, 6))
-    expected = [[sum(int(f) * int(m) for f, m in zip(row, col, strict=True)) for col in matrix.T] for row in frames]
+    rows, columns = frames.tolist(), matrix.T.tolist()
+    expected = [[sum(f * m for f, m in zip(r, c, strict=True)) for c in columns] for r in rows]
     assert max(abs(v) for row in expected for v in row) > (2**53 if largest == 2**50 else 0)
     assert linear.contract(frames, matrix).tolist() == expected
 

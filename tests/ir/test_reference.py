@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.ir.networks import random_integer_network, random_network
 
 from d2e.ir import (
     IF,
@@ -26,7 +27,6 @@ from d2e.ir import (
     chain,
     reference,
 )
-from tests.ir.networks import random_integer_network, random_network
 
 
 def alone(node: Neuron, currents: list[float], **source) -> reference.Trace:
@@ -79,7 +79,9 @@ def test_negative_membranes_do_not_fire():
 # ----- reset
 
 
-@pytest.mark.parametrize(("reset", "after"), [("subtract", 0.5), ("zero", 0.0), ("value", -0.25), ("none", 1.5)])
+@pytest.mark.parametrize(("reset", "after"), [
+    ("subtract", 0.5), ("zero", 0.0), ("value", -0.25), ("none", 1.5),
+])
 def test_reset_in_the_same_step(reset, after):
     trace = alone(IF(shape=(1,), threshold=1.0, reset=reset, v_reset=-0.25), [1.5, 0.125])
     assert row(trace.v["n"]) == [after, after + 0.125 if reset != "none" else 1.625]
@@ -164,7 +166,8 @@ def test_levels_at_equality(fire, expected):
 
 def test_payloads_and_thresholds_per_neuron_of_levels():
     node = MultiThreshold(
-        shape=(2,), levels=np.array([1.0, 2.0]), threshold=np.array([1.0, 10.0]), payloads=np.array([5.0, 7.0])
+        shape=(2,), levels=np.array([1.0, 2.0]), threshold=np.array([1.0, 10.0]),
+        payloads=np.array([5.0, 7.0]),
     )
     network = chain([("in", Input(shape=(2,), coding="direct")), ("n", node), ("out", Output(shape=(2,)))])
     trace = reference.run(network, np.full((1, 1, 2), 12.0), record="state")
@@ -223,7 +226,8 @@ def test_recurrent_edges_straight_from_neuron_to_neuron():
 def test_fan_in_is_summed_and_biases_come_every_step():
     nodes = {
         "in": Input(shape=(2,)), "a": Affine(weight=np.array([[1.0, 0.0]]), bias=np.array([0.25])),
-        "b": Linear(weight=np.array([[0.0, 2.0]])), "n": IF(shape=(1,), threshold=100.0), "out": Output(shape=(1,)),
+        "b": Linear(weight=np.array([[0.0, 2.0]])), "n": IF(shape=(1,), threshold=100.0),
+        "out": Output(shape=(1,)),
     }
     edges = (Edge("in", "a"), Edge("in", "b"), Edge("a", "n"), Edge("b", "n"), Edge("n", "out"))
     trace = reference.run(Network(nodes, edges), np.array([[[1, 1], [0, 1]]]), record="state")
@@ -250,18 +254,20 @@ def test_samples_of_a_batch_are_independent_and_records_agree(maker, seed):
 
 
 def test_random_networks_are_busy_enough_to_test_with():
-    busy = sum(any(v.any() for v in reference.run(*random_network(seed)).counts.values()) for seed in range(40))
-    assert busy > 30
+    traces = [reference.run(*random_network(seed)) for seed in range(40)]
+    assert sum(any(v.any() for v in trace.counts.values()) for trace in traces) > 30
 
 
 @pytest.mark.parametrize(("frames", "options", "code"), [
     (np.zeros((2, 3)), {}, "D2E-INPUT-001"), (np.zeros((1, 3, 2)), {}, "D2E-INPUT-001"),
-    (np.full((1, 3, 1), np.nan), {"coding": "direct"}, "D2E-INPUT-002"), (np.full((1, 3, 1), 0.5), {}, "D2E-INPUT-003"),
+    (np.full((1, 3, 1), np.nan), {"coding": "direct"}, "D2E-INPUT-002"),
+    (np.full((1, 3, 1), 0.5), {}, "D2E-INPUT-003"),
     (np.full((1, 3, 1), -1), {}, "D2E-INPUT-003"), (np.full((1, 3, 1), 2), {}, "D2E-INPUT-003"),
     (np.full((1, 3, 1), -3), {"coding": "signed", "max_payload": 2}, "D2E-INPUT-003"),
 ])
 def test_frames_that_do_not_fit(frames, options, code):
-    network = chain([("in", Input(shape=(1,), **options)), ("n", IF(shape=(1,))), ("out", Output(shape=(1,)))])
+    source = Input(shape=(1,), **options)
+    network = chain([("in", source), ("n", IF(shape=(1,))), ("out", Output(shape=(1,)))])
     with pytest.raises(UsageError) as caught:
         reference.run(network, frames)
     assert caught.value.code == code

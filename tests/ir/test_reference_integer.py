@@ -64,7 +64,8 @@ def lava_lif(currents: list[int], du: int, dv: int, vth: int, bias: int) -> list
     return trace
 
 
-CURRENT = st.one_of(st.integers(-300, 300), st.integers(-150_000, 150_000), st.sampled_from([131071, 131072, -131072]))
+EDGES = st.sampled_from([131071, 131072, -131072])
+CURRENT = st.one_of(st.integers(-300, 300), st.integers(-150_000, 150_000), EDGES)
 
 
 @settings(max_examples=300)
@@ -131,7 +132,8 @@ def test_at_the_threshold(fire, expected):
 
 @pytest.mark.parametrize(("fire", "n"), [("ge", 4), ("gt", 3)])
 def test_integer_bursts(fire, n):
-    node = IF(shape=(1,), threshold=np.int64(5), fire=fire, max_spikes=0, amplitude=3.0, gain=1, arithmetic=FixedPoint())
+    options = {**WHOLE, "amplitude": 3.0}
+    node = IF(shape=(1,), threshold=np.int64(5), fire=fire, max_spikes=0, **options)
     trace = run(node, [20])
     assert row(trace.spikes["n"]) == [n]
     assert row(trace.output) == [3 * n]
@@ -154,7 +156,8 @@ def test_value_reset_is_in_units_of_the_membrane(when, v):
 
 def test_next_step_soft_reset_comes_after_the_decay():
     node = LIF(
-        shape=(1,), threshold=np.int64(4), decay_mem=np.int64(2048), reset="subtract", reset_when="next", **WHOLE
+        shape=(1,), threshold=np.int64(4), decay_mem=np.int64(2048), reset="subtract", reset_when="next",
+        **WHOLE,
     )
     assert row(run(node, [5, 0, 0]).v["n"]) == [320, 160 - 256, -48]
 
@@ -166,7 +169,8 @@ def test_floor_and_bias_are_in_units_of_the_membrane():
 
 def test_integer_levels_stay_integers_even_if_given_as_floats():
     node = MultiThreshold(
-        shape=(1,), levels=np.array([40.0, 80.0]), threshold=np.int64(1), signed=True, decay_mem=4096.0, **WHOLE
+        shape=(1,), levels=np.array([40.0, 80.0]), threshold=np.int64(1), signed=True, decay_mem=4096.0,
+        **WHOLE,
     )
     trace = run(node, [90, -100, 0])
     assert row(trace.spikes["n"]) == [2, -2, 0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.ir.networks import random_integer_network, random_network
 
 from d2e.ir import IF, Edge, Input, Linear, Network, Output, to_text
-from tests.ir.networks import random_integer_network, random_network
 
 
 def golden_network() -> Network:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
+from tests.ir.strategies import integer_networks, networks
 
 from d2e.ir import (
     IF,
@@ -29,7 +30,6 @@ from d2e.ir import (
     verified,
     verify,
 )
-from tests.ir.strategies import integer_networks, networks
 
 GOOD = chain([
     ("in", Input(shape=(3,))), ("fc", Linear(weight=np.ones((2, 3)))), ("n", LIF(shape=(2,), decay_mem=0.5)),
@@ -73,13 +73,16 @@ DEFECTS = {
     "edge to nowhere": (replace(GOOD, edges=(*GOOD.edges, Edge("n", "ghost"))), "D2E-NET-001"),
     "no input": (Network({"out": Output(shape=(2,))}, ()), "D2E-NET-002"),
     "two outputs": (
-        replace(GOOD.with_nodes({"b": Output(shape=(2,))}), edges=(*GOOD.edges, Edge("n", "b"))), "D2E-NET-002",
+        replace(GOOD.with_nodes({"b": Output(shape=(2,))}), edges=(*GOOD.edges, Edge("n", "b"))),
+        "D2E-NET-002",
     ),
     "edge twice": (replace(GOOD, edges=(*GOOD.edges, GOOD.edges[0])), "D2E-NET-003"),
     "cycle": (replace(GOOD, edges=(*GOOD.edges, Edge("n", "n"))), "D2E-NET-004"),
     "name with slash": (chain([("a/b", Input(shape=(2,))), ("out", Output(shape=(2,)))]), "D2E-NET-005"),
     "empty name": (chain([("", Input(shape=(2,))), ("out", Output(shape=(2,)))]), "D2E-NET-005"),
-    "dead end": (replace(GOOD.with_nodes({"m": IF(shape=(2,))}), edges=(*GOOD.edges, Edge("fc", "m"))), "D2E-NET-006"),
+    "dead end": (
+        replace(GOOD.with_nodes({"m": IF(shape=(2,))}), edges=(*GOOD.edges, Edge("fc", "m"))), "D2E-NET-006",
+    ),
     "synapse without input": (
         replace(GOOD.with_nodes({"w": Linear(weight=np.eye(2))}), edges=(*GOOD.edges, Edge("w", "n"))),
         "D2E-SHAPE-002",
@@ -115,17 +118,25 @@ DEFECTS = {
     "levels that start at 0": (
         GOOD.with_nodes({"n": MultiThreshold(shape=(2,), levels=np.array([0.0, 1.0]))}), "D2E-NODE-003",
     ),
+    "payloads": (
+        GOOD.with_nodes({"n": MultiThreshold(shape=(2,), levels=np.ones(1), payloads=np.ones(2))}),
+        "D2E-NODE-003",
+    ),
     "bias shape": (GOOD.with_nodes({"fc": Affine(weight=np.ones((2, 3)), bias=np.zeros(3))}), "D2E-NODE-003"),
     "weight axes": (GOOD.with_nodes({"fc": Linear(weight=np.ones((2, 2, 3)))}), "D2E-NODE-003"),
     "stride 0": (with_image(Conv2d(weight=np.ones((2, 2, 1, 1)), stride=(0, 1))), "D2E-NODE-003"),
-    "one stride for two axes": (with_image(Conv2d(weight=np.ones((2, 2, 1, 1)), stride=(1,))), "D2E-NODE-003"),
+    "one stride for two axes": (
+        with_image(Conv2d(weight=np.ones((2, 2, 1, 1)), stride=(1,))), "D2E-NODE-003",
+    ),
     "no groups": (with_image(Conv2d(weight=np.ones((2, 2, 1, 1)), groups=0)), "D2E-NODE-003"),
     "kernel axes": (with_image(Conv2d(weight=np.ones((2, 2, 1)))), "D2E-NODE-003"),
     "padding": (with_image(Conv2d(weight=np.ones((2, 2, 1, 1)), padding="valid")), "D2E-NODE-003"),
     "pool stride 0": (with_image(SumPool2d(kernel_size=(1, 1), stride=(1, 0))), "D2E-NODE-003"),
     "negative delay": (with_image(Delay(steps=-1)), "D2E-NODE-003"),
     "shape with 0": (chain([("in", Input(shape=(0,))), ("out", Output(shape=(0,)))]), "D2E-NODE-003"),
-    "no payload": (chain([("in", Input(shape=(1,), max_payload=0)), ("out", Output(shape=(1,)))]), "D2E-NODE-003"),
+    "no payload": (
+        chain([("in", Input(shape=(1,), max_payload=0)), ("out", Output(shape=(1,)))]), "D2E-NODE-003",
+    ),
     "float weights marked quantised": (quantised(np.ones((2, 3)), 8), "D2E-NODE-004"),
     "weights off the grid": (quantised(np.full((2, 3), 8), 4), "D2E-NODE-004"),
     "negative on an unsigned grid": (quantised(np.full((2, 3), -1), 8, signed=False), "D2E-NODE-004"),

@@ -32,24 +32,35 @@ class Target(Protocol):
         name: as given to ``--target``.
         summary: one line for ``d2e targets``.
         engines: names that `run` accepts, the default first.
-        bit_exact_with: what the default engine equals bit for bit; None: nothing known.
+        predictor: the engine on this computer that predicts the program, for the figures of the report.
+        bit_exact_with: what the predictor equals bit for bit; None: nothing known.
         limits: the chip's numbers with their sources.
     """
 
     name: str
     summary: str
     engines: tuple[str, ...]
+    predictor: str
     bit_exact_with: str | None
     limits: Mapping[str, Limit]
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """The passes from a source network to the lowered one; ``options`` are the keywords of `d2e.compile`."""
 
+    def lowered(self, network: Network) -> bool:
+        """Whether a network is ready for `run`."""
+
     def prepare(self, network: Network, engine: str) -> None:
         """Raise what would stop `run` on this engine: a missing SDK, environment or device."""
 
     def run(self, network: Network, frames: Array, *, engine: str, record: Record, folder: Path | None) -> Trace:
         """Run a lowered network on ``frames`` [batch, time, *shape]; ``folder``: the saved program, if any."""
+
+    def overflows(self, network: Network) -> Mapping[str, int]:
+        """Population -> states that left their width in the predictor's runs of this network so far."""
+
+    def latency(self, network: Network) -> int:
+        """Steps from a frame to the output it causes."""
 
     def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
         """Write the chip's files into ``folder``; returns facts for the manifest and the report."""

@@ -1,0 +1,140 @@
+"""The Loihi 2 targets: the pipeline they compose, the engines they run, the files they emit."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d2e.backends.loihi2.limits import GRID, LIMITS
+from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
+from d2e.backends.loihi2.place import Place
+from d2e.backends.loihi2.rules import stock
+from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.canonicalise import Canonicalise
+from d2e.compiler.passes.discretise import Discretise
+from d2e.compiler.passes.fold_thresholds import FoldThresholds
+from d2e.compiler.passes.quantise import Quantise
+from d2e.compiler.target import Limit
+from d2e.ir import MissingError, Network, UsageError, reference
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
+
+if TYPE_CHECKING:
+    from d2e.backends.loihi2.simulator.run import Simulator
+
+
+@dataclass(frozen=True)
+class Loihi2Target:
+    """Loihi 2, or its simulator.
+
+    Attributes:
+        hardware: whether the default engine is the chip.
+    """
+
+    name: str
+    summary: str
+    engines: tuple[str, ...]
+    hardware: bool = False
+    predictor: str = "loihi2-sim"
+    bit_exact_with: str | None = "lava-nc 0.10.0 fixed_pt"
+    limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
+
+    def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
+        """Source network to stock neurons on counted cores."""
+        chosen = {
+            key: options[key] for key in ("weight_bits", "scale", "percentile", "calibration", "time_steps")
+            if options.get(key) is not None
+        }
+        return [
+            Canonicalise(), Discretise(dt=options.get("dt")), CheckRules(), FoldThresholds(),
+            Quantise(grid=GRID, **chosen), MapNeurons(),
+            Place(cores=options.get("cores"), strict=self.hardware),
+        ]
+
+    def lowered(self, network: Network) -> bool:
+        """Whether a network consists of stock neurons."""
+        return stock(network) is None
+
+    def prepare(self, network: Network, engine: str) -> None:
+        """Raise what would stop `run`.
+
+        Raises:
+            UsageError: D2E-USE-007 for an engine this target does not have.
+            MissingError: D2E-LAVA-001 without the Lava environment, D2E-HW-001 without Intel's lava-loihi.
+        """
+        if engine not in self.engines:
+            raise UsageError("D2E-USE-007", f"target {self.name} has no engine {engine!r}",
+                             hint=f"Engines: {', '.join(self.engines)}.")
+        if engine == "loihi2-lava":
+            from d2e.backends.loihi2.lava import env
+
+            env.find()
+        if engine == "loihi2" and importlib.util.find_spec("lava") is None:
+            raise MissingError(
+                "D2E-HW-001", "Intel's lava-loihi is not installed here; it comes with membership in Intel's research "
+                "community", hint="Copy target/ to the host of the board and run: python run.py --hardware.",
+            )
+
+    def run(
+        self, network: Network, frames: Array, *, engine: str, record: Record = "counts", folder: Path | None = None
+    ) -> Trace:
+        """Run a lowered network; see `d2e.ir.reference.run`."""
+        self.prepare(network, engine)
+        if engine == "loihi2-sim":
+            return simulator(network).run(frames, record)
+        if engine == "reference":
+            return reference.run(network, frames, record)
+        from d2e.backends.loihi2.lava.engine import run_lava
+
+        checked = reference.check_frames(network, frames)
+        if folder is not None:
+            return run_lava(folder, checked, record=record)
+        with tempfile.TemporaryDirectory(prefix="d2e-target-") as temporary:
+            self.emit(network, Path(temporary), time_steps=checked.shape[1])
+            return run_lava(Path(temporary), checked, record=record)
+
+    def overflows(self, network: Network) -> Mapping[str, int]:
+        """Population -> states that left 24 bits in all simulator runs of this network so far."""
+        return simulator(network).overflows
+
+    def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
+        """Write the Lava package.
+
+        Raises:
+            UnsupportedError: D2E-TIME-001 or D2E-LAVA-010.. where Lava cannot hold the network exactly.
+        """
+        from d2e.backends.loihi2.lava.emit import emit
+
+        return emit(network, folder, time_steps=time_steps or 1)
+
+    def latency(self, network: Network) -> int:
+        """Steps from a frame to the output it causes."""
+        from d2e.backends.loihi2.lava.schedule import schedule
+
+        plan = schedule(network)
+        return plan.depth[plan.readout]
+
+
+@lru_cache(maxsize=4)
+def simulator(network: Network) -> Simulator:
+    """The simulator of a network, planned once (networks are immutable and compare by identity)."""
+    from d2e.backends.loihi2.simulator.run import Simulator
+
+    return Simulator(network)
+
+
+TARGETS: tuple[Loihi2Target, ...] = (
+    Loihi2Target(
+        "loihi2-sim", "Intel Loihi 2, predicted bit for bit on this computer",
+        ("loihi2-sim", "loihi2-lava", "reference"),
+    ),
+    Loihi2Target(
+        "loihi2", "Intel Loihi 2, the chip (needs hardware and Intel's lava-loihi)",
+        ("loihi2", "loihi2-lava", "loihi2-sim", "reference"), hardware=True,
+    ),
+)

@@ -1,0 +1,252 @@
+"""`compile`: model in, program out. The command line is a thin layer over this one function."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import d2e
+from d2e.compiler import data as data_sets
+from d2e.compiler.files import check_folder, sha256
+from d2e.compiler.frontends.files import Source, load_model
+from d2e.compiler.measure import Measured, measure, reference_run
+from d2e.compiler.notes import warnings
+from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.manager import Step, run_passes
+from d2e.compiler.program import Program, pass_row
+from d2e.compiler.report.build import build_report
+from d2e.compiler.target import Target, find
+from d2e.ir import GateError, Network, UsageError, to_text, verified
+
+Listener = Callable[[int, int, Step], None]
+_TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
+
+
+def compile(
+    model: Source, target: str = "loihi2-sim", *, input_shape: Sequence[int] | None = None, time_steps: int | None = None,
+    coding: str | None = None, max_payload: int | None = None, readout: str | None = None, weight_bits: int = 8,
+    scale: str = "auto", percentile: float = 99.9, burst: str = "auto", calibration: data_sets.Source | None = None,
+    calibration_samples: int = 128, eval: data_sets.Source | None = None, eval_samples: int | None = None,
+    max_drop: float | None = None, passes: str | None = None, stop_after: str | None = None,
+    print_ir_after: str | None = None, save_ir: bool = False, time_passes: bool = False, profile: str | None = None,
+    dt: float | None = None, reset: str | None = None, fire: str | None = None, max_spikes: int | None = None,
+    allow_pickle: bool = False, output: str | None = None, listen: Listener | None = None,
+) -> Program:
+    """Compile a trained spiking network for a chip.
+
+    Args:
+        model: ``.pt``, ``.pt2``, ``.nir``, ``pkg.module:factory``, a torch module or a `d2e.ir.Network`.
+        target: name, with options in braces: ``loihi2-sim{cores=64}``.
+        input_shape: of one frame, where the model does not say it.
+        time_steps: steps per sample.
+        coding: of the input: spikes, signed or direct.
+        max_payload: largest payload of the input.
+        readout: of a class from the output: count, last or mean.
+        weight_bits: width of signed weights, 2..8.
+        scale: how the unit of a layer is chosen: auto, max, percentile, mse or spikes.
+        percentile: of |weight| kept by scale=percentile.
+        burst: form of burst neurons; auto is the only one so far.
+        calibration: data for the choice of scales; labels are not used.
+        calibration_samples: at most so many of them.
+        eval: data on which every pass is measured.
+        eval_samples: at most so many of them.
+        max_drop: most percentage points of accuracy the program may lose against the float model, on ``eval``.
+        passes: names of the passes to run, comma separated, with options in braces: ``quantise{weight-bits=4}``.
+        stop_after: last pass to run; the program then cannot run on the target.
+        print_ir_after: print the network after this pass (``all``: every pass).
+        save_ir: keep the network after every pass in the program folder.
+        time_passes: print how long each pass took.
+        profile, dt, reset, fire, max_spikes: settle what a ``.nir`` file leaves open.
+        allow_pickle: load a ``.pt`` that runs code. Only for files you trust.
+        output: save the program to this folder.
+        listen: called with (number, total, step) after every pass.
+
+    Returns:
+        The program; its ``report`` has what was measured.
+
+    Raises:
+        UsageError: a file, option or data is wrong.
+        UnsupportedError: the target cannot express the network, or it does not fit.
+        GateError: D2E-GATE-001 where more than ``max_drop`` points are lost.
+    """
+    chip, chip_options = _target(target)
+    if burst != "auto":
+        raise UsageError("D2E-USE-009", f"burst form {burst!r} is not known", hint="It is auto.")
+    if output is not None:
+        check_folder(Path(output))
+    source = verified(load_model(
+        model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
+        allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
+    ))
+    held_out = None if eval is None else data_sets.fit(data_sets.load(eval, "evaluation data"), source).head(eval_samples)
+    if max_drop is not None and (held_out is None or held_out.labels is None):
+        raise UsageError("D2E-USE-010", "max-drop needs evaluation data with labels", hint="Give --eval.")
+    frames = None if calibration is None else data_sets.fit(
+        data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
+    options = {
+        "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "calibration": frames,
+        "time_steps": source.input.time_steps, "dt": dt, **chip_options,
+    }
+    pipeline = _selected(chip.pipeline(options), passes)
+    meter = _Meter(chip, source, held_out)
+    watch = _Watch(listen, print_ir_after, time_passes, [p.name for p in pipeline])
+    steps = run_passes(pipeline, source, chip, listen=watch, measure=meter if held_out else None, stop_after=stop_after)
+    meter.rows += [{"pass": s.name, **{k: v for k, v in s.measured.items() if k != "pass"}} for s in steps if s.measured]
+    network = steps[-1].network if steps else source
+    program = Program(
+        network, chip, {n: source.nodes[n].kind for n in source.populations},
+        _report(chip, network, source, meter), _facts(model, target, {
+            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "passes": passes,
+        }), [("source", source), *((s.name, s.network) for s in steps)], _log(steps, meter), source=source, save_ir=save_ir,
+    )
+    if max_drop is not None:
+        _gate(program, max_drop)
+    if output is not None:
+        program.save(output)
+    return program
+
+
+def _target(text: str) -> tuple[Target, dict[str, Any]]:
+    """``name{key=value,…}`` as a target and its options."""
+    match = _TARGET.fullmatch(text.strip())
+    if match is None:
+        raise UsageError("D2E-USE-002", f"{text!r} is no target", hint="Write name or name{option=value}.")
+    options: dict[str, Any] = {}
+    for key, value in _pairs(match[2]):
+        if key != "cores" or not value.isdigit() or int(value) < 1:
+            raise UsageError("D2E-USE-011", f"target option {key}={value} is not known", hint="It is cores=NUMBER.")
+        options[key] = int(value)
+    return find(match[1]), options
+
+
+def _pairs(text: str | None) -> list[tuple[str, str]]:
+    """``a=1,b=2`` as pairs."""
+    pairs = []
+    for part in filter(None, (p.strip() for p in (text or "").split(","))):
+        key, _, value = part.partition("=")
+        pairs.append((key.strip().replace("-", "_"), value.strip()))
+    return pairs
+
+
+def _selected(pipeline: Sequence[Pass], text: str | None) -> list[Pass]:
+    """The passes named in ``text``, in its order, with its options; None: the whole pipeline."""
+    if text is None:
+        return list(pipeline)
+    known = {p.name: p for p in pipeline}
+    chosen = []
+    for match in re.finditer(r"([\w-]+)(?:\{(.*?)\})?\s*(?:,|$)", text):
+        if match[1] not in known:
+            raise UsageError("D2E-USE-005", f"there is no pass {match[1]!r}", hint=f"Passes: {', '.join(known)}.")
+        chosen.append(_with_options(known[match[1]], _pairs(match[2])))
+    return chosen
+
+
+def _with_options(each: Pass, pairs: list[tuple[str, str]]) -> Pass:
+    plain = {f.name: getattr(each, f.name) for f in fields(each) if isinstance(getattr(each, f.name), (int, float, str))}
+    changes: dict[str, Any] = {}
+    for key, value in pairs:
+        if key not in plain:
+            raise UsageError("D2E-USE-005", f"pass {each.name!r} has no option {key!r}",
+                             hint=f"Options: {', '.join(plain) or 'none'}.")
+        kind = type(plain[key])
+        try:
+            changes[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        except ValueError:
+            raise UsageError("D2E-USE-005", f"{key}={value} is no {kind.__name__}") from None
+    return replace(each, **changes)
+
+
+class _Meter:
+    """Measures the network after every pass against the source, in the engine that can run it."""
+
+    def __init__(self, chip: Target, source: Network, data: data_sets.Data | None) -> None:
+        self.chip, self.data = chip, data
+        self.before = measure(source, data) if data is not None else None
+        self.last: tuple[Network, Measured] | None = (source, self.before) if self.before is not None else None
+        self.simulated: Network | None = None
+        self.rows: list[dict[str, Any]] = []
+        if self.before is not None:
+            self.rows.append(pass_row("source", self.before, self.before))
+
+    def __call__(self, network: Network) -> dict[str, float]:
+        """The figures of one network; a pass that changed no node costs nothing."""
+        assert self.data is not None
+        assert self.before is not None
+        assert self.last is not None
+        known, found = self.last
+        if dict(known.nodes) != dict(network.nodes) or known.edges != network.edges:
+            found = measure(network, self.data, self._run if self.chip.lowered(network) else reference_run)
+        self.last = (network, found)
+        return pass_row("", found, self.before)
+
+    def _run(self, network: Network, frames: Any) -> Any:
+        self.simulated = network
+        return self.chip.run(network, frames, engine=self.chip.predictor, record="counts", folder=None)
+
+
+class _Watch:
+    """Progress for the caller, and what was asked to be printed."""
+
+    def __init__(self, listen: Listener | None, print_ir_after: str | None, time_passes: bool, names: list[str]) -> None:
+        if print_ir_after not in (None, "all", *names):
+            raise UsageError("D2E-USE-005", f"there is no pass {print_ir_after!r}", hint=f"Passes: {', '.join(names)}.")
+        self.listen, self.show, self.timed = listen, print_ir_after, time_passes
+
+    def __call__(self, number: int, total: int, step: Step) -> None:
+        if self.listen is not None:
+            self.listen(number, total, step)
+        if self.timed:
+            print(f"{step.name:<20}{step.seconds:10.4f} s")
+        if self.show in ("all", step.name):
+            print(f"after {step.name}:\n{to_text(step.network)}")
+
+
+def _report(chip: Target, network: Network, source: Network, meter: _Meter) -> Any:
+    lowered = chip.lowered(network)
+    found = meter.last[1] if meter.last is not None and meter.last[0] is network else None
+    rows = meter.rows
+    return build_report(
+        network, target=chip.name, engine=chip.predictor if lowered else "reference",
+        bit_exact_with=chip.bit_exact_with if lowered else None,
+        source_kinds={n: source.nodes[n].kind for n in source.populations}, passes=rows, source=meter.before, program=found,
+        latency=chip.latency(network) if lowered else None,
+        overflows=None if meter.simulated is None else chip.overflows(meter.simulated),
+        steps=None if meter.data is None else meter.data.frames.shape[1],
+    )
+
+
+def _facts(model: Source, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the origin: names and hashes, no paths, no dates."""
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    named = {"name": path.name, "sha256": sha256(path)} if path is not None and path.is_file() else {
+        "name": str(model) if isinstance(model, str) else type(model).__name__
+    }
+    versions = {"d2e": d2e.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {"model": named, "options": {"target": target, **{k: v for k, v in options.items() if v is not None}},
+            "versions": versions}
+
+
+def _log(steps: Sequence[Step], meter: _Meter) -> str:
+    lines = [f"d2e {d2e.__version__}"]
+    for number, step in enumerate(steps, 1):
+        figures = ", ".join(f"{k} {v:g}" for k, v in step.measured.items() if isinstance(v, (int, float)))
+        lines.append(f"[{number}/{len(steps)}] {step.name}: {step.changed} nodes changed{f'; {figures}' if figures else ''}")
+    if steps:
+        lines += [f"{w['code']} {w.get('node', '')}: {w['message']}" for w in warnings(steps[-1].network)]
+    return "\n".join(lines) + "\n"
+
+
+def _gate(program: Program, max_drop: float) -> None:
+    accuracy = program.report["accuracy"]
+    drop = 100 * (accuracy["source"] - accuracy["program"])
+    if drop > max_drop:
+        raise GateError(
+            "D2E-GATE-001", f"the program loses {drop:.2f} points of accuracy, at most {max_drop:g} are allowed",
+            hint="Give --calibration, or more --weight-bits; the report shows the pass that loses them.",
+        )

@@ -1,0 +1,95 @@
+"""Files: written whole or not at all, their bytes a function of their contents."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from d2e.ir import UsageError
+from d2e.ir.nodes import Array
+
+MANIFEST = "manifest.json"
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """An ``.npz`` whose bytes depend on nothing but the arrays (numpy's own carries the time of day)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for key in sorted(arrays):
+            buffer = io.BytesIO()
+            array = np.asarray(arrays[key], order="C")
+            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, buffer.getvalue())
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_folder(target: Path) -> None:
+    """Raise unless a program may be written to ``target``.
+
+    Raises:
+        UsageError: D2E-FILE-010 where something is there that d2e did not make, D2E-FILE-011 where nothing can be written.
+    """
+    if target.exists() and not _ours(target):
+        raise UsageError("D2E-FILE-010", f"{target} is there already and was not made by d2e",
+                         hint="Choose another folder with -o.")
+    above = target.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError("D2E-FILE-011", f"nothing can be written to {above}", hint="Choose another folder with -o.")
+
+
+def _ours(target: Path) -> bool:
+    return target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and else is gone.
+
+    Raises:
+        UsageError: D2E-FILE-010, -011, see `check_folder`.
+    """
+    check_folder(target)
+    final = target.absolute()
+    made = [p for p in (final.parent, *final.parent.parents) if not p.exists()]
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as error:
+        raise UsageError("D2E-FILE-011", f"nothing can be written to {final.parent}: {error.strerror}",
+                         hint="Choose another folder with -o.") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        if final.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+            final.rename(old / "it")
+            temporary.rename(final)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(final)
+    except OSError as error:
+        raise UsageError("D2E-FILE-011", f"{final} cannot be written: {error.strerror or error}",
+                         hint="Choose another folder with -o.") from None
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()

@@ -1,0 +1,100 @@
+"""Builds the report of a compiled program from the network, its placement and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from d2e.compiler import cost
+from d2e.compiler.measure import Measured
+from d2e.compiler.notes import warnings
+from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.paths import paths_into
+from d2e.compiler.report.report import SCHEMA, Report
+from d2e.ir import LI, Network
+
+
+def build_report(
+    network: Network, *, target: str, engine: str, bit_exact_with: str | None, source_kinds: Mapping[str, str],
+    passes: Sequence[Mapping[str, Any]] = (), source: Measured | None = None, program: Measured | None = None,
+    latency: int | None = None, overflows: Mapping[str, int] | None = None, steps: int | None = None,
+) -> Report:
+    """The report of a lowered network.
+
+    Args:
+        network: lowered and placed.
+        target, engine, bit_exact_with: where the program's figures come from.
+        source_kinds: population -> kind in the source network.
+        passes: rows of the accuracy table.
+        source, program: measured on the same data.
+        latency: steps from a frame to its output.
+        overflows: population -> states that left their width in the runs measured.
+        steps: per sample, for the rates.
+    """
+    placement = network.metadata.get("placement", {})
+    layers = [_layer(network, n, placement, source_kinds, program, steps) for n in network.populations]
+    totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
+    for key in ("cores", "spikes_per_sample", "synops_per_sample"):
+        values = [row[key] for row in layers if key in row]
+        if values:
+            totals[key] = sum(values)
+    if latency is not None:
+        totals["latency_steps"] = latency
+    data: dict[str, Any] = {
+        "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
+        **_accuracy(passes, source, program), "layers": layers, "totals": totals,
+        **({"fit": placement["fit"]} if "fit" in placement else {}),
+        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(overflows or {})],
+    }
+    return Report(data)
+
+
+def _accuracy(
+    passes: Sequence[Mapping[str, Any]], source: Measured | None, program: Measured | None
+) -> dict[str, Any]:
+    if source is None or program is None:
+        return {} if program is None or program.accuracy is None else {
+            "accuracy": {"passes": list(passes), "program": program.accuracy, "samples": program.samples}
+        }
+    shares = {} if source.accuracy is None or program.accuracy is None else {
+        "source": source.accuracy, "program": program.accuracy
+    }
+    return {"accuracy": {**shares, "passes": list(passes), "samples": program.samples}}
+
+
+def _layer(
+    network: Network, name: str, placement: Mapping[str, Any], kinds: Mapping[str, str], program: Measured | None,
+    steps: int | None,
+) -> dict[str, Any]:
+    node = network.neuron(name)
+    size = cost.neurons(network, name)
+    row: dict[str, Any] = {
+        "name": name, "kind": "always-on" if node.metadata.get(HELPER) else kinds.get(name, node.kind),
+        "neurons": size, "synapses": cost.synapses(network, name),
+    }
+    bits = [
+        q.bits for p in paths_into(network, name) for s in p.synapses
+        if (q := getattr(network.nodes[s], "quantized", None)) is not None
+    ]
+    if bits:
+        row["weight_bits"] = max(bits)
+    if name in placement.get("populations", {}):
+        row["cores"] = placement["populations"][name]["cores"]
+    if program is not None:
+        spikes = float(program.spikes(name).sum())
+        if not isinstance(node, LI):
+            row["spikes_per_sample"] = spikes
+        sent = {n: program.spikes(n) for n in network.populations if not isinstance(network.nodes[n], LI)}
+        sent[network.inputs[0]] = program.input_spikes
+        row["synops_per_sample"] = cost.synops(network, sent)[name]
+        if steps and not isinstance(node, LI):
+            row["rate"] = spikes / size / steps
+    return row
+
+
+def _overflow_warnings(overflows: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [
+        {"code": "D2E-RANGE-004", "node": name, "message": f"its state left 24 bits {count} times in the runs measured; "
+         "the program is still predicted exactly, but these values wrapped or saturated"}
+        for name, count in overflows.items() if count
+    ]

@@ -1,0 +1,153 @@
+"""The report as data (report.json, schema 1) and as at most fifteen lines of text.
+
+A number without data is absent, never 0. Accuracies are shares 0..1; spikes and synops are means per sample.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+LINES = 15
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report.
+
+    Attributes:
+        data: as in report.json.
+    """
+
+    data: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """``data.get``."""
+        return self.data.get(key, default)
+
+    def json(self) -> str:
+        """The bytes of report.json."""
+        return json.dumps(self.data, indent=1, ensure_ascii=False) + "\n"
+
+    def layers_csv(self) -> str:
+        """The layers as a table, one row each."""
+        return table_csv(list(self.data["layers"]))
+
+    def html(self) -> str:
+        """The report as one self-contained page."""
+        from jinja2 import Environment, StrictUndefined
+
+        folder = Path(__file__).resolve().parent
+        page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        page.filters |= {"percent": _percent, "number": number}
+        template = page.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+        return template.render(report=self.data)
+
+    def text(self, path: str | None = None) -> str:
+        """The last screen: at most 15 lines."""
+        lines = [*self._head(), *self._accuracy(), *self._activity()]
+        if path:
+            tail = [f"written    {path}"]
+        else:
+            tail = []
+        room = LINES - len(lines) - len(tail)
+        return "\n".join([*lines, *self._warnings(room), *tail]) + "\n"
+
+    def _head(self) -> list[str]:
+        d = self.data
+        exact = d["engine"].get("bit_exact_with")
+        lines = [f"target     {d['target']} (engine {d['engine']['name']}{f', bit-exact with {exact}' if exact else ''})"]
+        totals = d["totals"]
+        size = f"{totals['neurons']:,} neurons, {totals['synapses']:,} synapses"
+        lines.append(f"network    {len(d['layers'])} populations, {size}")
+        if d.get("fit"):
+            parts = [f"{name.replace('_', ' ')} {r['used']:,}/{r['limit']:,}" for name, r in d["fit"].items()]
+            lines.append(f"fit        {' · '.join(parts)}")
+        return lines
+
+    def _accuracy(self) -> list[str]:
+        accuracy = self.data.get("accuracy")
+        if not accuracy:
+            return ["accuracy   not measured (give --eval)"]
+        passes = accuracy["passes"]
+        if "source" in accuracy:
+            drop = accuracy["source"] - accuracy["program"]
+            lines = [f"accuracy   {_percent(accuracy['source'])} float -> {_percent(accuracy['program'])} program "
+                     f"({_points(-drop)} points, {accuracy['samples']} samples)"]
+        else:
+            lines = ["accuracy   not measured (the data have no labels)"]
+        changed = [p for i, p in enumerate(passes) if i == 0 or _differs(p, passes[i - 1])]
+        for p in changed[:4]:
+            right = f"{_percent(p['accuracy'])}, " if "accuracy" in p else ""
+            lines.append(f"  {p['pass']:<17}{right}{p['spikes']:,.1f} spikes, largest count error {p['max_count_error']}")
+        return lines
+
+    def _activity(self) -> list[str]:
+        totals = self.data["totals"]
+        lines = []
+        if "spikes_per_sample" in totals:
+            lines.append(f"on chip    {totals['spikes_per_sample']:,.1f} spikes, {totals['synops_per_sample']:,.0f} synops per sample")
+        if "latency_steps" in totals:
+            lines.append(f"latency    {totals['latency_steps']} steps from a frame to its output")
+        for entry in self.data.get("energy", []):
+            lines.append(f"energy     {entry['value_j']:.3g} J per sample ({entry['label']}: {entry['source']})")
+        return lines
+
+    def _warnings(self, room: int) -> list[str]:
+        found = self.data["warnings"]
+        if not found:
+            return ["warnings   none"]
+        if room < 2 or (len(found) > 1 and room < 3):
+            return [f"warnings   {len(found)}, see report.json"]
+        shown = found[: max(1, room - 2)] if len(found) > room - 1 else found
+        lines = [f"warnings   {len(found)}"]
+        lines += [_clip(f"  {w['code']} {w.get('node', '')}: {w['message']}") for w in shown]
+        if len(shown) < len(found):
+            lines.append(f"  and {len(found) - len(shown)} more in report.json")
+        return lines
+
+
+def table_csv(rows: list[Mapping[str, Any]]) -> str:
+    """Rows as CSV, the columns of all rows in the order they first appear."""
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return any(a.get(k) != b.get(k) for k in ("accuracy", "spikes", "max_count_error"))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}"
+
+
+def number(value: Any) -> str:
+    """A number as people read it: thousands separated, small ones with a few digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _clip(line: str, width: int = 140) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -75,7 +75,7 @@ class Population:
         if fixed:
             if not linear.is_integer(current):
                 raise UnsupportedError(
-                    "D2E-DYN-002", "computes in integers but receives real numbers", node=self.name,
+                    "D2E-DYN-004", "computes in integers but receives real numbers", node=self.name,
                     hint="Quantise what feeds it, the input included.",
                 )
             self.u = _overflow(

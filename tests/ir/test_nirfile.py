@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -36,6 +37,7 @@ from d2e.ir import (
     UsageError,
     chain,
     nirfile,
+    reference,
     to_text,
 )
 
@@ -513,3 +515,43 @@ def test_a_file_that_claims_to_be_huge_is_refused_unread(tmp_path):
         del file["node/nodes/fc/weight"]
         file["node/nodes/fc"].create_dataset("weight", (1 << 20, 1 << 20), "f8", chunks=(1024, 1024))
     assert code_of(nirfile.read, path) == "D2E-NIR-006"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_our_files_stripped_of_metadata_mean_the_same_where_nir_can_say_it(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    plain = {"fire": "gt", "reset": "zero", "threshold": rng.uniform(0.5, 1.0)}
+    network = chain([
+        ("in", Input(shape=(6,), dt=1e-3)), ("a", Linear(weight=rng.normal(0.3, 0.5, (5, 6)))),
+        ("cuba", CubaLIF(shape=(5,), decay_syn=rng.random(5), decay_mem=rng.random(5), gain=0.8, **plain)),
+        ("b", Affine(weight=rng.normal(0.2, 0.8, (4, 5)), bias=rng.normal(size=4))),
+        ("lif", LIF(shape=(4,), decay_mem=rng.random(), bias=0.1, **plain)),
+        ("c", Linear(weight=rng.normal(0.2, 0.8, (3, 4)))), ("if", IF(shape=(3,), gain=0.5, **plain)),
+        ("out", Output(shape=(3,))),
+    ])
+    nirfile.write(network, tmp_path / "n.nir")
+    with h5py.File(tmp_path / "n.nir", "r+") as file:
+        for group in (file["node"], *file["node/nodes"].values()):
+            del group["metadata"]
+    read = nirfile.read(tmp_path / "n.nir", profile="nir", dt=1e-3)
+    settled = read.map(lambda _, node: discretised(node, 1e-3))
+    frames = rng.integers(0, 2, (3, 20, 6))
+    expected, found = (reference.run(n, frames).counts for n in (network, settled))
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+    assert sum(v.sum() for v in expected.values()) > 0
+
+
+def discretised(node, dt: float):
+    """The Euler reading of NIR's equations, written out once more."""
+    time = getattr(node, "continuous", None)
+    if time is None:
+        return node
+    if isinstance(node, IF):
+        return replace(node, gain=time.r * dt, continuous=None)
+    factors = {"decay_mem": 1 - dt / time.tau_mem, "bias": dt / time.tau_mem * time.v_leak}
+    gain = time.r * dt / time.tau_mem
+    if time.tau_syn is not None:
+        factors["decay_syn"] = 1 - dt / time.tau_syn
+        gain = gain * time.w_in * dt / time.tau_syn
+    return replace(node, gain=gain, continuous=None, **factors)

@@ -281,5 +281,5 @@ def test_unsettled_time_constants_are_refused():
 
 def test_real_numbers_into_integers_are_refused():
     node = IF(shape=(1,), threshold=np.int64(1), arithmetic=FixedPoint())
-    with pytest.raises(UnsupportedError, match="D2E-DYN-002"):
+    with pytest.raises(UnsupportedError, match="D2E-DYN-004"):
         alone(node, [1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from dataclasses import dataclass
 
@@ -92,15 +93,16 @@ class Blocks:
         regs = registers(name, node, depth)
         var, shape = self._variable(name), self.lava_shape(name)
         bias = self._stored(f"{var}_bias", w.to_lava(regs.bias_mant, node.shape))
+        u = self._stored(f"{var}_u", w.to_lava(regs.u, node.shape))
         v = self._stored(f"{var}_v", w.to_lava(regs.v, node.shape))
         if regs.host_start:
             self.hosted.append(name)
-            self.host_start.append(f"{name!r}: {{'step': {depth}, 'bias_mant': {bias}, 'v': {v}}}")
-            bias = v = "0"
+            self.host_start.append(f"{name!r}: {{'step': {depth}, 'bias_mant': {bias}, 'u': {u}, 'v': {v}}}")
+            bias = u = v = "0"
         self._block(f"population {name!r}: {node.kind} {list(node.shape)}, depth {depth}")
         self._process(
             var, "LIF", f"shape={shape}, name={name!r}, du={regs.du}, dv={regs.dv}, vth={regs.vth}",
-            f"bias_mant={bias}, bias_exp={regs.bias_exp}, v={v}",
+            f"bias_mant={bias}, bias_exp={regs.bias_exp}, u={u}, v={v}",
         )
 
     def _late_source(self, name: str, lag: int) -> str:
@@ -126,7 +128,7 @@ class Blocks:
         """A LIF without memory that repeats a spike; its synapse delays by 1 to 64 steps."""
         hop = min(lag, _DELAY_MAX + 1)
         before = self._late_source(name, lag - hop)
-        size = int(np.prod(self._shape(name), dtype=int))
+        size = math.prod(self._shape(name))
         relay, synapse = self._variable(f"{name}_late_{lag}"), self._variable(f"{name}_to_late_{lag}")
         self._block(f"relay: {name!r} {lag} steps later")
         shape = self.lava_shape(name)
@@ -143,7 +145,8 @@ class Blocks:
         node = self.network.nodes[path.synapse] if path.synapse else Scale(scale=np.ones((), np.int64))
         name, delay = path.synapse or f"{path.source}_to_{path.target}", self.plan.delay(path)
         source = self.network.nodes[path.source]
-        own = min(delay, _DELAY_MAX + 1) if isinstance(node, (Linear, Scale)) else 1
+        single = math.prod(self._shape(path.source)) == 1
+        own = min(delay, _DELAY_MAX + 1) if single or isinstance(node, (Linear, Scale)) else 1
         bits = 0
         if isinstance(source, Input):
             own, bits = 1, message_bits(name, source)
@@ -151,7 +154,9 @@ class Blocks:
         start = self._late_source(path.source, delay - own)
         self._block(f"synapse {name!r}: {path.source!r} -> {path.target!r}, {node.kind}, delay {delay}")
         wire = _Wire(path, name, start, own - 1, bits)
-        if isinstance(node, (Conv1d, Conv2d, SumPool2d)):
+        if single and isinstance(node, (Conv1d, Conv2d)):
+            self._matrix(wire, _column(node, path), None)
+        elif isinstance(node, (Conv1d, Conv2d, SumPool2d)):
             self._conv(wire, node)
         elif isinstance(node, Linear) and not isinstance(node, Affine):
             self._linear(wire, node)
@@ -183,10 +188,13 @@ class Blocks:
                 "D2E-LAVA-012", f"a linear map of frames {wire.path.shape} acts on the last axis only",
                 node=wire.name, hint="Put a Flatten before it.",
             )
+        self._matrix(wire, node.weight.astype(np.int64), node.quantized.bits if node.quantized else None)
+
+    def _matrix(self, wire: _Wire, matrix: Array, bits: int | None) -> None:
+        """``matrix`` [target, source], both flat in the network's order."""
         columns, rows = self._orders(wire)
-        matrix = node.weight.astype(np.int64)[rows][:, columns]
         kind, delays = ("DelayDense", f", delays={wire.delay}") if wire.delay else ("Dense", "")
-        for digit in w.digits(wire.name, matrix, node.quantized.bits if node.quantized else None):
+        for digit in w.digits(wire.name, matrix[rows][:, columns], bits):
             var = self._variable(wire.name)
             stored = self._stored(f"{var}_weight", digit.weights)
             self._process(var, kind, f"weights={stored}{delays}", *_dense_options(digit, wire.message_bits))
@@ -295,6 +303,11 @@ class Blocks:
             f"{wire.start}{leaves}.connect({synapse}.s_in)",
             f"{synapse}.a_out{enters}.connect({end or self.names[wire.path.target]}.a_in)",
         ]
+
+
+def _column(node: Conv1d | Conv2d, path: Path) -> Array:
+    """What one neuron sends through a convolution (the bias of a map), as a matrix [target, 1]."""
+    return apply(node, np.ones((1, *path.shape), np.int64), path.shape).reshape(-1, 1)
 
 
 def _dense_options(digit: w.Digit, message_bits: int) -> tuple[str, str]:

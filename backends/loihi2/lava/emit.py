@@ -46,7 +46,7 @@ POPULATIONS = {{
 {populations}
 }}
 
-# Bias and v that the host writes once this many Lava steps are done, because no initial v leads to them.
+# What the host writes once this many Lava steps are done, where no initial state leads to it in silence.
 HOST_START = {{{host}}}
 
 

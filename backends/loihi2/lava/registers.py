@@ -27,8 +27,8 @@ class Registers:
     Attributes:
         du, dv, vth: decays (du = -1 keeps u, dv = 0 keeps v) and threshold in weight units.
         bias_mant, bias_exp: bias = mantissa << exponent, 0-d or one mantissa per neuron.
-        v: initial v, 0-d or per neuron.
-        host_start: v and bias are written by the host when frame 0 arrives; until then both are 0.
+        u, v: initial state, 0-d or per neuron.
+        host_start: bias, u and v are written by the host when frame 0 arrives; until then all are 0.
     """
 
     du: int
@@ -36,54 +36,69 @@ class Registers:
     vth: int
     bias_mant: Array
     bias_exp: int
+    u: Array
     v: Array
     host_start: bool
 
 
 def registers(name: str, node: Neuron, depth: int) -> Registers:
-    """The registers of a population that is at its initial state when frame 0 arrives after ``depth`` steps.
+    """The registers of a population that is at its initial state when frame 0 arrives, ``depth`` steps in.
 
     Raises:
         UnsupportedError: D2E-LAVA-010 for anything but Loihi's LIF, -011 for a value no register holds.
     """
     _check_stock(name, node)
-    decay_syn = _scalar(name, "decay_syn", node.decays[0])
-    decay_mem = _scalar(name, "decay_mem", node.decays[1])
+    keep_syn = _scalar(name, "decay_syn", node.decays[0])
+    keep_mem = _scalar(name, "decay_mem", node.decays[1])
     vth = VTH_MAX if isinstance(node, LI) else _scalar(name, "threshold", node.threshold)
     if not 0 <= vth <= VTH_MAX:
-        hint = "Lower --weight-bits or rescale the layer."
-        raise _unfit(name, f"threshold {vth} is outside 0..{VTH_MAX}", hint)
+        message = f"threshold {vth} is outside 0..{VTH_MAX}"
+        raise _unfit(name, message, "Lower --weight-bits or rescale the layer.")
     mantissa, exponent = _bias(name, node.bias)
-    target = node.v_init.astype(np.int64)
-    if np.abs(target).max(initial=0) > V_MAX:
-        raise _unfit(name, f"v_init reaches {np.abs(target).max()}, the limit is {V_MAX}", None)
-    v = start_state(target, node.bias.astype(np.int64), decay_mem, vth << FRACTION_BITS, depth)
+    u = np.asarray(getattr(node, "u_init", 0)).astype(np.int64)
+    v = node.v_init.astype(np.int64)
+    for what, value in (("u_init", u), ("v_init", v)):
+        if np.abs(value).max(initial=0) > V_MAX:
+            raise _unfit(name, f"{what} reaches {np.abs(value).max()}, the limit is {V_MAX}", None)
+    start = start_state(u, v, node.bias.astype(np.int64), (keep_syn, keep_mem), vth << FRACTION_BITS, depth)
+    if start is not None:
+        u, v = start
     return Registers(
-        DECAY_ONE - 1 - decay_syn, DECAY_ONE - decay_mem, vth, mantissa, exponent,
-        target if v is None else v, v is None,
+        DECAY_ONE - 1 - keep_syn, DECAY_ONE - keep_mem, vth, mantissa, exponent, u, v, start is None
     )
 
 
-def start_state(v_init: Array, bias: Array, keep: int, limit: int, steps: int) -> Array | None:
-    """The v from which ``steps`` input-free steps lead to ``v_init`` without a spike; None: there is none.
+def start_state(
+    u_init: Array, v_init: Array, bias: Array, keep: tuple[int, int], limit: int, steps: int
+) -> tuple[Array, Array] | None:
+    """The (u, v) from which ``steps`` input-free steps lead to the initial state without a spike.
 
-    One step is v <- sign(v) * (|v| * keep >> 12) + bias; its inverse is the smallest such |v|.
+    One step is u <- kept(u, keep[0]); v <- kept(v, keep[1]) + u + bias; a state that is not kept at all need
+    not be reached. None: there is no such start.
     """
-    v = np.broadcast_arrays(v_init, bias)[0].astype(np.int64)
+    keep_syn, keep_mem = keep
+    u = u_init if keep_syn else np.zeros((), np.int64)
+    v = v_init if keep_mem else np.zeros((), np.int64)
     for _ in range(steps):
-        if (v > limit).any():
+        if ((v if keep_mem else u + bias) > limit).any():
             return None
-        decayed = v - bias
-        if keep == 0:
-            if (decayed != 0).any():
-                return None
-            v = np.zeros_like(v)
-            continue
-        size = -((-np.abs(decayed) * DECAY_ONE) // keep)
-        if (size > V_MAX).any():
+        before_v = _before(v - u - bias, keep_mem) if keep_mem else v
+        before_u = _before(u, keep_syn) if keep_syn else u
+        if before_u is None or before_v is None:
             return None
-        v = np.sign(decayed) * size
-    return v if v.any() else np.zeros((), np.int64)
+        u, v = before_u, before_v
+    return _plain(u), _plain(v)
+
+
+def _before(state: Array, keep: int) -> Array | None:
+    """The smallest state that becomes ``state`` by sign(x) * (|x| * keep >> 12); None beyond 24 bits."""
+    size = -((-np.abs(state) * DECAY_ONE) // keep)
+    return None if (size > V_MAX).any() else np.sign(state) * size
+
+
+def _plain(state: Array) -> Array:
+    """A state of zeros as one number."""
+    return state if state.any() else np.zeros((), np.int64)
 
 
 def _check_stock(name: str, node: Neuron) -> None:

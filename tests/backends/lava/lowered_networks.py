@@ -153,7 +153,7 @@ class Builder:
         if soft:
             step = self.add("self", Scale(scale=whole(-theta)), name, recurrent=True)
             self.join(step, name)
-            if len(shape) == 1 and self.chance(0.4):
+            if self.chance(0.4):
                 self._always_on(name, theta)
         return name
 
@@ -162,7 +162,7 @@ class Builder:
         nodes = [self.nodes[s] for s in synapses]
         weights = [getattr(n, "weight", getattr(n, "scale", whole(1))) for n in nodes]
         most = typical or max(float(np.abs(w).max(initial=1)) for w in weights)
-        theta = max(1, int(most * self.rng.uniform(0.3, 4.0)))
+        theta = min(32640, max(1, int(most * self.rng.uniform(0.3, 4.0))))
         exponent = max(0, theta.bit_length() - 8)
         return max(1, (theta >> exponent) << exponent)
 
@@ -170,7 +170,8 @@ class Builder:
         rng = self.rng
         if style == "soft":
             kept = ONE if self.chance(0.7) else rng.integers(3000, ONE)
-            return {"decay_syn": whole(kept), "decay_mem": whole(0)}
+            start = rng.integers(-(theta << 6), (theta << 6) + 1) if self.chance(0.4) else 0
+            return {"decay_syn": whole(kept), "decay_mem": whole(0), "u_init": whole(start)}
         decays = {
             "hard": (0, ONE), "leaky": (0, rng.integers(1500, ONE)), "memoryless": (0, 0),
             "cuba": (rng.integers(0, ONE + 1), rng.integers(0, ONE + 1)),
@@ -184,17 +185,27 @@ class Builder:
         if self.chance(0.3):
             size = shape if self.chance(0.5) else ()
             options["v_init"] = whole(rng.integers(-(theta << 6), 2 * (theta << 6) + 1, size))
+            if self.chance(0.5):
+                options["u_init"] = whole(rng.integers(-(theta << 4), (theta << 4) + 1))
         return options
 
     def _always_on(self, target: str, theta: int) -> None:
-        bias = int(self.rng.integers(2, 4000))
-        decay_mem = int(self.pick(ONE, 0, 2000))
-        node = lif((1,), threshold=whole(0), bias=whole(bias), decay_mem=whole(decay_mem))
-        source = self.add("always_on", node, shape=(1,))
-        size = int(np.prod(self.shapes[target]))
-        w = whole(self.rng.integers(-theta, theta + 1, (size, 1)))
-        synapse = self.add("bias", Linear(weight=w), source, shape=(size,))
-        self.join(synapse, target)
+        """A constant current: a vector takes it through a matrix, a map through a kernel of its own size."""
+        shape = self.shapes[target]
+        decay_mem = int(self.pick(ONE, ONE, 0, 2000))
+        one = (1,) * len(shape)
+        bias = whole(self.rng.integers(2, 4000))
+        node = lif(one, threshold=whole(0), bias=bias, decay_mem=whole(decay_mem))
+        source = self.add("always_on", node, shape=one)
+        w = whole(self.rng.integers(-theta, theta + 1, shape))
+        space = shape[1:]
+        if not space:
+            synapse: Node = Linear(weight=w[:, None])
+        else:
+            kind = Conv1d if len(space) == 1 else Conv2d
+            padding = tuple(n - 1 for n in space)
+            synapse = kind(weight=w[:, None], padding=padding, stride=(1,) * len(space))
+        self.join(self.add("bias", synapse, source, shape=shape), target)
 
     def finish(
         self, last: str, steps: int | None = None, rate: float | None = None
@@ -312,7 +323,7 @@ def delayed(b: Builder) -> tuple[Network, np.ndarray]:
 
 
 def feedback(b: Builder) -> tuple[Network, np.ndarray]:
-    """A loop over two layers, with the delay that Loihi's synapses need."""
+    """A loop over three layers, with the delay that Loihi's synapses need."""
     size = int(b.rng.integers(2, 7))
     first = b.population(b.linear(b.input((4,)), size))
     second = b.population(b.linear(first, 5))
@@ -331,4 +342,35 @@ def overflow(b: Builder) -> tuple[Network, np.ndarray]:
     return b.finish(b.population(b.linear(first, 5)), steps=10, rate=0.9)
 
 
-KINDS = (dense, conv, line, recurrent, residual, conv, delayed, feedback, pooled, overflow)
+def wide(b: Builder) -> tuple[Network, np.ndarray]:
+    """Weights beyond 8 bits on vectors, thresholds beyond a mantissa, signed payloads."""
+    signed = b.chance(0.5)
+    coding = "signed" if signed else "spikes"
+    entry = b.add("input", Input(shape=(3,), coding=coding, max_payload=3), shape=(3,))
+    big = int(b.pick(200, 1000, 30000))
+    low = 0 if b.chance(0.3) else -big
+    first = b.add("dense", Linear(weight=whole(b.rng.integers(low, big + 1, (6, 3)))), entry, shape=(6,))
+    hidden = b.population(first)
+    scaled = b.add("scale", Scale(scale=whole(b.rng.integers(-big, big + 1, 6))), hidden)
+    network, frames = b.finish(b.population(scaled, b.linear(hidden, 6)))
+    return network, frames * b.rng.choice([-1, 1], frames.shape) if signed else frames
+
+
+def shared(b: Builder) -> tuple[Network, np.ndarray]:
+    """Synapses that several populations feed, and feedback whose recurrent edge is the synapse's own."""
+    entry = b.input((2, 4, 5))
+    first = b.population(b.conv2d(entry, plain=True))
+    second = b.population(b.conv2d(first, plain=True))
+    both = b.conv2d(first, plain=True)
+    b.join(second, both)
+    third = b.population(both)
+    back = b.conv2d(third, plain=True)
+    b.edges.append(Edge(back, third, recurrent=True))
+    flat = b.add("flat", Flatten(), third)
+    b.join(second, flat)
+    return b.finish(b.population(b.linear(flat, 4)))
+
+
+KINDS = (
+    dense, conv, line, recurrent, residual, conv, delayed, feedback, pooled, overflow, wide, shared,
+)

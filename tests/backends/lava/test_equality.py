@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.backends.lava.lowered_networks import KINDS, random_lowered
+from tests.backends.lava.lowered_networks import KINDS, Builder, random_lowered
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.backends.loihi2.lava.engine import run_many
@@ -54,6 +54,36 @@ def test_quick_subset_is_identical(first: int, tmp_path: Path, lava_python: Path
 @pytest.mark.parametrize("first", range(QUICK, WHOLE, CHUNK))
 def test_whole_study_is_identical(first: int, tmp_path: Path, lava_python: Path) -> None:
     compare(range(first, min(first + CHUNK, WHOLE)), tmp_path, lava_python)
+
+
+def special(kind: str) -> tuple[Network, np.ndarray]:
+    """What Lava is known to be delicate about: sizes beyond 8 bits, delays beyond 6."""
+    b = Builder(np.random.default_rng(11))
+    if kind == "wide map":
+        last = b.population(b.conv2d(b.input((1, 131, 3))))
+        return b.finish(b.population(b.linear(last, 3)), steps=4)
+    if kind == "many channels":
+        return b.finish(b.population(b.pool(b.input((130, 2, 3)))), steps=4)
+    if kind == "long delay, dense":
+        first = b.population(b.linear(b.input((4,)), 4))
+        return b.finish(b.population(b.linear(b.delay(first, 70), 4), b.linear(first, 4)), steps=90)
+    first = b.population(b.conv2d(b.input((1, 3, 3)), plain=True))
+    late = b.conv2d(b.delay(first, 140), plain=True)
+    return b.finish(b.population(late, b.conv2d(first, plain=True)), steps=150)
+
+
+@pytest.mark.lava
+def test_sizes_and_delays_beyond_lavas_registers(tmp_path: Path, lava_python: Path) -> None:
+    kinds = ("wide map", "many channels", "long delay, dense", "long delay, convolution")
+    networks = [special(kind) for kind in kinds]
+    for kind, (network, frames) in zip(kinds, networks, strict=True):
+        emit(verified(network), tmp_path / kind, time_steps=frames.shape[1])
+    jobs = [(tmp_path / kind, frames) for kind, (_, frames) in zip(kinds, networks, strict=True)]
+    traces = run_many(jobs, record="state", python=lava_python)
+    for kind, (network, frames), trace in zip(kinds, networks, traces, strict=True):
+        expected = run(network, frames, "state")
+        assert all(counts.any() for counts in expected.counts.values()), kind
+        assert not differences(network, expected, trace), kind
 
 
 def test_the_study_reaches_the_edges() -> None:

@@ -92,26 +92,38 @@ def test_every_delay_is_at_least_one_step(seed: int) -> None:
     assert all(plan.delay(p) >= 1 for p in plan.paths)
 
 
+def kept(state: int, keep: int) -> int:
+    return (1 if state > 0 else -1) * (abs(state) * keep >> 12)
+
+
+DECAYS = st.one_of(st.sampled_from([0, 4096]), st.integers(0, 4096))
+
+
 @given(
-    v_init=st.integers(-(2**20), 2**20), bias=st.integers(-30000, 30000), keep=st.integers(0, 4096),
-    vth=st.integers(0, 20000), steps=st.integers(0, 6),
+    u_init=st.integers(-(2**16), 2**16), v_init=st.integers(-(2**20), 2**20), bias=st.integers(-30000, 30000),
+    keep=st.tuples(DECAYS, DECAYS), vth=st.integers(0, 20000), steps=st.integers(0, 6),
 )
 def test_the_start_state_leads_to_the_initial_state_in_silence(
-    v_init: int, bias: int, keep: int, vth: int, steps: int
+    u_init: int, v_init: int, bias: int, keep: tuple[int, int], vth: int, steps: int
 ) -> None:
-    start = start_state(whole(v_init), whole(bias), keep, vth << 6, steps)
+    start = start_state(whole(u_init), whole(v_init), whole(bias), keep, vth << 6, steps)
     if start is None:
+        assert steps
         return
-    v = int(start)
+    u, v = (int(x) for x in start)
     for _ in range(steps):
-        v = (1 if v > 0 else -1) * (abs(v) * keep >> 12) + bias
+        u = kept(u, keep[0])
+        v = kept(v, keep[1]) + u + bias
         assert v <= vth << 6
-    assert v == v_init
+    assert kept(u, keep[0]) == kept(u_init, keep[0])
+    assert kept(v, keep[1]) == kept(v_init, keep[1])
 
 
 def test_a_membrane_without_memory_has_no_start_state() -> None:
-    assert start_state(whole(0), whole(5), 0, 64, 2) is None
-    assert registers("n", neurons(bias=whole(64), decay_mem=whole(0)), 1).host_start
+    """Unless its bias does not make it fire: then there is nothing to prepare."""
+    assert registers("n", neurons(bias=whole(51 << 6), decay_mem=whole(0)), 1).host_start
+    quiet = registers("n", neurons(bias=whole(64), decay_mem=whole(0), v_init=whole(9)), 1)
+    assert (quiet.host_start, int(quiet.v)) == (False, 0)
 
 
 @pytest.mark.parametrize(("options", "code"), [

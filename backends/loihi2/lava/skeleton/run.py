@@ -71,16 +71,16 @@ def run_sample(network: Any, frames: np.ndarray, record: str) -> dict[str, np.nd
 
 
 def _run(network: Any, populations: dict[str, Any], first: Any, steps: int, config: Any) -> None:
-    """Run all steps; populations of network.HOST_START get bias and v when their first frame arrives."""
+    """Run all steps; populations of network.HOST_START get bias, u and v when their first frame arrives."""
     done = 0
     for now in sorted({facts["step"] for facts in network.HOST_START.values()}):
         first.run(condition=RunSteps(num_steps=now - done), run_cfg=config)
         done = now
         for name, facts in network.HOST_START.items():
             if facts["step"] == now:
-                lif = populations[name]
-                lif.bias_mant.set(np.broadcast_to(facts["bias_mant"], lif.bias_mant.shape).astype(np.int32))
-                lif.v.set(np.broadcast_to(facts["v"], lif.v.shape).astype(np.int32))
+                for what in ("bias_mant", "u", "v"):
+                    register = getattr(populations[name], what)
+                    register.set(np.broadcast_to(facts[what], register.shape).astype(np.int32))
     first.run(condition=RunSteps(num_steps=steps - done), run_cfg=config)
 
 

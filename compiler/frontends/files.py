@@ -68,8 +68,8 @@ def load_model(
             from d2e.ir import nirfile
 
             network = nirfile.read(
-                safe.checked_path(path), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
-                time_steps=time_steps,
+                safe.checked_path(path), profile=profile, dt=dt, reset=reset, fire=fire,
+                max_spikes=max_spikes, time_steps=time_steps,
             )
             return _network(network, stated, text)
         return _network(_from_file(path, allow_pickle), stated, text)

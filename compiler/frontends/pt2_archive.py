@@ -83,9 +83,9 @@ def read_archive(file: IO[bytes], what: str) -> Archive:
 
 
 def _read(archive: zipfile.ZipFile, what: str) -> Archive:
-    names = [name for name in archive.namelist() if name.endswith("models/model.json")]
-    program: dict[str, Any] = json.loads(archive.read(names[0])) if names else {}
-    if not names or program["schema_version"]["major"] != _MAJOR:
+    names = [name for name in archive.namelist() if name.endswith(_PROGRAMS)]
+    program: dict[str, Any] = json.loads(archive.read(names[0]))
+    if not names[0].endswith(_PROGRAMS[0]) or program["schema_version"]["major"] != _MAJOR:
         raise UsageError(
             "D2E-LOAD-016", f"{what} was exported in a format d2e does not read",
             hint=f"Export it again with torch {torch.__version__.partition('+')[0]}.",

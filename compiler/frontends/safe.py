@@ -1,7 +1,7 @@
 """Opening ``.pt`` files without running what is in them.
 
 A ``.pt`` is a pickle, and a pickle can call anything. So only layers of torch.nn and d2e.nn are rebuilt, by
-torch's restricted unpickler; the first other class is named and refused, unless the user allows the whole file.
+torch's restricted unpickler; the first other class is named and refused, unless the user allows the file.
 """
 
 from __future__ import annotations

@@ -94,6 +94,8 @@ class _Reader:
         if target == "aten.clamp.default" and self.is_array(given["self"]):
             self.arrays[output] = np.clip(self.array(given["self"]), given.get("min"), given.get("max"))
             return
+        if not any(isinstance(value, _Ref) and value.name in self.flows for value in given.values()):
+            return  # no frame in it, such as a counter of batches
         if operator is None:
             raise refusal(target.split(".")[1] if target.startswith("aten.") else target, name)
         flow = operator(self, name, given, output)
@@ -128,7 +130,7 @@ class _Reader:
 def _merged(before: Shape, after: Shape) -> tuple[int, int] | None:
     """The axes of ``before`` whose merging gives ``after``; None where there are none."""
     extra = len(before) - len(after)
-    for start in range(len(after)):
+    for start in reversed(range(len(after))):
         stop = start + extra + 1
         if extra > 0 and (*before[:start], math.prod(before[start:stop]), *before[stop:]) == after:
             return start, stop - 1

@@ -175,7 +175,7 @@ class _Reader:
         what = _called(node)
         path = self.where[node][1]
         name = f"{path}.{node.name}" if path else node.name
-        if _in_place(node) and len(node.all_input_nodes[0].users) > 1:
+        if _in_place(node) and any(u not in self.flows and u is not node for u in node.all_input_nodes[0].users):
             raise refusal(f"{what} in place on a tensor that is used again", name)
         function = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
         if node.op == "get_attr" or function is None:

@@ -1,0 +1,82 @@
+"""Sequential, TimeFolded, Recurrent and SumPool2d: frame by frame, and trainable."""
+
+import pytest
+import torch
+from torch import nn
+
+import d2e.nn as dn
+from d2e.ir.errors import UsageError
+
+
+def test_sequential_applies_layers_to_every_frame():
+    torch.manual_seed(0)
+    conv, linear = nn.Conv2d(1, 2, 3), nn.Linear(8, 3)
+    model = dn.Sequential(conv, dn.IF(0.2), nn.Sequential(nn.Flatten(), linear), dn.LI(0.9))
+    frames = torch.rand(2, 5, 1, 4, 4)
+    with torch.no_grad():
+        currents = torch.stack([conv(frames[:, t]) for t in range(5)], 1)
+        spikes = model[1](currents)
+        expected = model[3](torch.stack([linear(spikes[:, t].flatten(1)) for t in range(5)], 1))
+        torch.testing.assert_close(model(frames), expected)
+
+
+def test_plain_sequentials_with_neurons_inside_keep_time():
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(4, 6), dn.IF(0.3), nn.Linear(6, 3))
+    frames = torch.rand(2, 5, 4)
+    nested, flat = dn.Sequential(inner, dn.LIF(0.9, 0.3)), dn.Sequential(*inner, dn.LIF(0.9, 0.3))
+    torch.testing.assert_close(nested(frames), flat(frames))
+
+
+def test_batch_norm_sees_all_steps_at_once():
+    model = dn.Sequential(nn.BatchNorm1d(3), dn.LI(0.0))
+    frames = torch.rand(4, 6, 3) * 5
+    out = model(frames)
+    torch.testing.assert_close(out.flatten(0, 1).mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_recurrent_feeds_back_the_step_before():
+    layer = nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(-1.0)
+        layer.bias.fill_(0.5)
+    membrane = dn.LI(1.0)
+    out = dn.Recurrent(membrane, layer)(torch.ones(1, 4, 1))
+    # v(t) = v(t-1) + 1 - v(t-1) + 0.5, without feedback in the first step
+    assert out.flatten().tolist() == [1.0, 1.5, 1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dn.Recurrent(nn.ReLU(), nn.Linear(2, 2)), lambda: dn.Recurrent(dn.IF(), nn.ReLU()),
+        lambda: dn.Recurrent(dn.IF(), nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")),
+        lambda: dn.Recurrent(dn.IF(), nn.Conv1d(2, 2, 1, stride=2)),
+    ],
+)
+def test_recurrent_refuses_what_it_cannot_mean(make):
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert caught.value.code == "D2E-NN-002"
+
+
+def test_sum_pool_is_average_times_window():
+    frames = torch.rand(2, 3, 6, 7, dtype=torch.float64)
+    pooled = dn.SumPool2d((2, 3), stride=2, padding=1)(frames)
+    average = nn.functional.avg_pool2d(frames, (2, 3), 2, 1)
+    torch.testing.assert_close(pooled, average * 6)
+    assert "kernel_size=(2, 3)" in repr(dn.SumPool2d((2, 3)))
+
+
+def test_a_small_network_learns_to_tell_two_rates_apart():
+    torch.manual_seed(0)
+    model = dn.Sequential(nn.Linear(4, 16), dn.IF(), nn.Linear(16, 2), dn.LIF(0.9))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    labels = torch.arange(64) % 2
+    rates = torch.where(labels[:, None] == torch.tensor([0, 0, 1, 1]), 0.7, 0.2)
+    spikes = (torch.rand(64, 12, 4) < rates[:, None]).float()
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(spikes).sum(1), labels).backward()
+        optimizer.step()
+    assert (model(spikes).sum(1).argmax(1) == labels).float().mean() >= 0.95

@@ -1,8 +1,8 @@
 """Norse on the benchmark's networks; it fires at ``v > 1``.
 
-Soft reset exists only for its leaky neurons, which compute ``v += a * (I - v)``, a = dt / tau. With a = 2**-40
-and weights times 2**40 the leak is below float32's resolution: an IF neuron, at the cost of a leaky one. `IAF`,
-without a leak, has hard reset only; it is the cheaper neuron, but makes another network.
+Soft reset exists only for its leaky neurons, which compute ``v += a * (I - v)``, a = dt / tau. With weights
+times 2**40 and a = 2**-40 the leak is below float32's resolution: an IF neuron, at the cost of a leaky one.
+`IAF`, without a leak, has hard reset only; it is the cheaper neuron, but makes another network.
 """
 
 from __future__ import annotations

@@ -175,12 +175,15 @@ class _Reader:
         what = _called(node)
         path = self.where[node][1]
         name = f"{path}.{node.name}" if path else node.name
-        if _in_place(node) and any(u not in self.flows and u is not node for u in node.all_input_nodes[0].users):
+        if _in_place(node) and self._read_later(node.all_input_nodes[0], node):
             raise refusal(f"{what} in place on a tensor that is used again", name)
         function = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
         if node.op == "get_attr" or function is None:
             raise refusal(f"the tensor {what}" if node.op == "get_attr" else what, name)
         return function(self, name, node)
+
+    def _read_later(self, value: fx.Node, node: fx.Node) -> bool:
+        return any(user is not node and user not in self.flows for user in value.users)
 
     def _module(self, node: fx.Node, path: str) -> Flow:
         module = self.root.get_submodule(path)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from d2e.ir.errors import UsageError
+
 SCHEMA = 1
 FACTS = ("input_shape", "time_steps", "coding", "max_payload", "readout", "dt", "name")
 
@@ -28,6 +30,7 @@ def save(
 
     Raises:
         TypeError: for a fact d2e does not know.
+        UsageError: D2E-FILE-001 where the file cannot be written.
     """
     if unknown := facts.keys() - set(FACTS):
         raise TypeError(f"save() knows no {', '.join(sorted(unknown))}; it knows {', '.join(FACTS)}")
@@ -35,7 +38,13 @@ def save(
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     try:
-        torch.save({"d2e": stated, "model": model}, partial)
+        with partial.open("wb") as file:
+            torch.save({"d2e": stated, "model": model}, file)
         partial.replace(target)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            "D2E-FILE-001", f"cannot write {str(target)!r}: {reason}", hint="Check the path."
+        ) from None
     finally:
         partial.unlink(missing_ok=True)

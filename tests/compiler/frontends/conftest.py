@@ -44,12 +44,14 @@ MODELS = {
         nn.Linear(6, 8), dn.IF(0.3), nn.Dropout(0.5), nn.Linear(8, 5, bias=False), dn.LIF(0.9, 0.2))),
     "conv1d": ((4, 12), lambda: dn.Sequential(
         nn.Conv1d(4, 8, 3, stride=2, padding=2, dilation=2, groups=2), nn.BatchNorm1d(8), dn.IF(0.4),
-        nn.Conv1d(8, 6, 4, padding="same"), dn.CubaLIF(0.4, 0.8, 0.5), nn.Flatten(), nn.Linear(36, 3), dn.IF(0.3))),
+        nn.Conv1d(8, 6, 4, padding="same"), dn.CubaLIF(0.4, 0.8, 0.5), nn.Flatten(), nn.Linear(36, 3),
+        dn.IF(0.3))),
     "conv2d": ((2, 9, 11), lambda: dn.Sequential(
         nn.Conv2d(2, 4, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2), nn.BatchNorm2d(4),
         nn.Identity(), dn.IF(torch.tensor([0.3, 0.4, 0.5, 0.6]).reshape(4, 1, 1), reset="zero"),
         nn.Conv2d(4, 6, (2, 3), padding="same", bias=False), nn.BatchNorm2d(6, affine=False),
-        dn.LIF(0.9, 0.5, "value", v_reset=-0.2), nn.Flatten(), nn.Linear(6 * 5 * 7, 4), nn.BatchNorm1d(4), dn.LI(0.8))),
+        dn.LIF(0.9, 0.5, "value", v_reset=-0.2), nn.Flatten(), nn.Linear(6 * 5 * 7, 4), nn.BatchNorm1d(4),
+        dn.LI(0.8))),
     "pools": ((3, 8, 8), lambda: dn.Sequential(
         nn.Conv2d(3, 3, 1, padding="valid"), dn.SumPool2d(3, 2, 1), dn.IF(0.8, max_spikes=0),
         nn.AvgPool2d(2, divisor_override=3), nn.BatchNorm2d(3), dn.IF(0.3), nn.AdaptiveAvgPool2d((1, None)),
@@ -62,9 +64,11 @@ MODELS = {
         nn.Linear(5, 7), dn.Recurrent(dn.LIF(0.9, 0.4, fire="gt"), nn.Linear(7, 7)), nn.Linear(7, 3),
         dn.Recurrent(dn.IF(0.3, reset_when="next"), nn.Linear(3, 3, bias=False)))),
     "recurrent conv": ((2, 5, 5), lambda: dn.Sequential(
-        nn.Conv2d(2, 4, 3), dn.Recurrent(dn.CubaLIF(0.3, 0.9, 0.3), nn.Conv2d(4, 4, 2, padding="same", groups=2)))),
+        nn.Conv2d(2, 4, 3),
+        dn.Recurrent(dn.CubaLIF(0.3, 0.9, 0.3), nn.Conv2d(4, 4, 2, padding="same", groups=2)))),
     "residual": ((2, 5, 5), lambda: dn.Sequential(
-        nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), dn.IF(0.4)), Residual(3), nn.Flatten(), nn.Linear(75, 4), dn.IF(0.4))),
+        nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), dn.IF(0.4)), Residual(3), nn.Flatten(),
+        nn.Linear(75, 4), dn.IF(0.4))),
     "levels": ((6,), lambda: dn.Sequential(
         nn.Linear(6, 8), dn.MultiThreshold([0.25, 0.5, 1.0], signed=True), nn.Linear(8, 4),
         dn.MultiThreshold([0.1, 0.3], decay=0.9, payloads=[1.0, 2.0], learn_threshold=True))),

@@ -80,3 +80,10 @@ def test_a_small_network_learns_to_tell_two_rates_apart():
         nn.functional.cross_entropy(model(spikes).sum(1), labels).backward()
         optimizer.step()
     assert (model(spikes).sum(1).argmax(1) == labels).float().mean() >= 0.95
+
+
+def test_the_face_offers_the_same_names():
+    from d2e.compiler import nn as inner
+
+    assert dn.__all__ == inner.__all__
+    assert all(getattr(dn, name) is getattr(inner, name) for name in dn.__all__)

@@ -1,4 +1,4 @@
-"""d2e.nn neurons: the reference's spikes in float64, options refused that mean nothing, gradients that learn."""
+"""d2e.nn neurons: the reference's spikes in float64, options that mean nothing refused, gradients."""
 
 import numpy as np
 import pytest
@@ -26,8 +26,9 @@ def number(rng, low, high):
 
 def random_options(rng):
     options = {
-        "reset_when": rng.choice(["same", "next"]), "fire": rng.choice(["ge", "gt"]), "gain": number(rng, 0.5, 2),
-        "bias": number(rng, -0.2, 0.3), "v_reset": number(rng, -0.5, 0.25), "v_min": number(rng, -1, -0.1),
+        "reset_when": rng.choice(["same", "next"]), "fire": rng.choice(["ge", "gt"]),
+        "gain": number(rng, 0.5, 2), "bias": number(rng, -0.2, 0.3),
+        "v_reset": number(rng, -0.5, 0.25), "v_min": number(rng, -1, -0.1),
         "v_init": number(rng, -0.5, 1.5), "amplitude": number(rng, 0.5, 2), "reset_by": number(rng, 0.2, 2),
     }
     return {key: str(value) if isinstance(value, str) else value

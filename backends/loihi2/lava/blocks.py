@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2e.backends.loihi2.lava import weights as w
-from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS, registers
+from d2e.backends.loihi2.lava.registers import registers
 from d2e.backends.loihi2.lava.schedule import Path, Schedule
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.linear import apply
@@ -22,20 +22,15 @@ from d2e.ir.nodes import (
     Conv2d,
     Input,
     Linear,
-    Node,
     Scale,
     Shape,
     SumPool2d,
-    Synapse,
 )
 
 _TAKEN = (
     "np", "W", "frames", "steps", "Conv", "DelayDense", "Dense", "DelaySparse", "Sparse", "LIF", "SignMode",
 )
 _DELAY_MAX = 63
-_SUM_MAX = 2**23
-_U_RANGE = 2**24
-_U_MAX = 2**30
 _INDENT = "    "
 
 
@@ -59,8 +54,8 @@ class Blocks:
         processes, relays: how many there are.
     """
 
-    def __init__(self, network: Network, plan: Schedule, time_steps: int) -> None:
-        self.network, self.plan, self.time_steps = network, plan, time_steps
+    def __init__(self, network: Network, plan: Schedule) -> None:
+        self.network, self.plan = network, plan
         self.lines: list[str] = []
         self.arrays: dict[str, Array] = {}
         self.host_start: list[str] = []
@@ -69,7 +64,6 @@ class Blocks:
         self.relays = 0
         self.names: dict[str, str] = {}
         self.late: dict[tuple[str, int], str] = {}
-        self.bound: dict[str, Array] = {}
 
     def build(self) -> str:
         """The body of ``build`` in network.py."""
@@ -77,14 +71,13 @@ class Blocks:
             self._population(name)
         for path in self.plan.paths:
             self._synapse(path)
-        self._check_bounds()
         named = ", ".join(f"{name!r}: {self.names[name]}" for name in self.network.populations)
         self.lines += ["", f"return {{{named}}}"]
         return "".join(f"{_INDENT}{line}".rstrip() + "\n" for line in self.lines)
 
     def lava_shape(self, name: str) -> Shape:
         """Shape in Lava of a source."""
-        return tuple(int(n) for n in w.lava_shape(self._shape(name)))
+        return w.lava_shape(self._shape(name))
 
     # ----- populations
 
@@ -99,7 +92,7 @@ class Blocks:
             self.hosted.append(name)
             self.host_start.append(f"{name!r}: {{'step': {depth}, 'bias_mant': {bias}, 'u': {u}, 'v': {v}}}")
             bias = u = v = "0"
-        self._block(f"population {name!r}: {node.kind} {list(node.shape)}, depth {depth}")
+        self._block(f"population {name!r}: {node.kind} {[int(n) for n in self._shape(name)]}, depth {depth}")
         self._process(
             var, "LIF", f"shape={shape}, name={name!r}, du={regs.du}, dv={regs.dv}, vth={regs.vth}",
             f"bias_mant={bias}, bias_exp={regs.bias_exp}, u={u}, v={v}",
@@ -119,7 +112,7 @@ class Blocks:
         if (name, lag) not in self.late:
             var = self._variable(name if lag == 0 else f"{name}_late_{lag}")
             late = f", {lag} steps later" if lag else ""
-            self._block(f"input {name!r}: {list(self._shape(name))}{late}")
+            self._block(f"input {name!r}: {[int(n) for n in self._shape(name)]}{late}")
             self._process(var, "_spikes", f"frames, {lag}, steps")
             self.late[name, lag] = var
         return self.late[name, lag]
@@ -150,7 +143,6 @@ class Blocks:
         bits = 0
         if isinstance(source, Input):
             own, bits = 1, message_bits(name, source)
-        self._bound(path, node, source.max_payload if isinstance(source, Input) else 1)
         start = self._late_source(path.source, delay - own)
         self._block(f"synapse {name!r}: {path.source!r} -> {path.target!r}, {node.kind}, delay {delay}")
         wire = _Wire(path, name, start, own - 1, bits)
@@ -175,7 +167,7 @@ class Blocks:
         k = w.kernel(wire.name, node, frame[0])
         var = self._variable(wire.name)
         stored = self._stored(f"{var}_weight", k.weight)
-        shape = tuple(int(n) for n in w.lava_shape(frame))
+        shape = w.lava_shape(frame)
         self._process(
             var, "Conv", f"weight={stored}, input_shape={shape}, padding={k.padding}, stride={k.stride}",
             f"dilation={k.dilation}, groups={k.groups}, num_message_bits={wire.message_bits}",
@@ -227,36 +219,6 @@ class Blocks:
             var, "DelaySparse",
             f"weights=_diagonal({key!r}), delays=_diagonal({key!r}, {wire.delay})", *options,
         )
-
-    # ----- bounds
-
-    def _bound(self, path: Path, node: Node, payload: int) -> None:
-        """Add the largest sum this path can deliver to each neuron of its target."""
-        assert isinstance(node, Synapse)
-        positive = node
-        if isinstance(node, (Linear, Conv1d, Conv2d)):
-            positive = type(node)(**{**vars(node), "weight": np.abs(node.weight.astype(np.int64))})
-        elif isinstance(node, Scale):
-            positive = Scale(scale=np.abs(node.scale.astype(np.int64)))
-        ones = np.full((1, *path.shape), payload, np.int64)
-        most = apply(positive, ones, path.shape).reshape(self._shape(path.target))
-        self.bound[path.target] = self.bound.get(path.target, np.zeros((), np.int64)) + most
-
-    def _check_bounds(self) -> None:
-        """Lava's Conv wraps sums at 24 bits and its LIF computes u in 32: neither may happen.
-
-        u wraps once at 24 bits; only where one step's input exceeds that range can it leave it and pile up.
-        """
-        for name, bounds in self.bound.items():
-            most = int(bounds.max(initial=0))
-            kept = int(self.network.neuron(name).decays[0] or 0)
-            memory = min(self.time_steps, -(-DECAY_ONE // max(1, DECAY_ONE - kept)))
-            piled = most * memory << FRACTION_BITS
-            if most >= _SUM_MAX or (most << FRACTION_BITS > _U_RANGE and piled >= _U_MAX):
-                raise UnsupportedError(
-                    "D2E-LAVA-014", f"a neuron's input may reach {most} weight units, more than Lava adds up",
-                    node=name, hint="Lower --weight-bits, the payloads or the fan-in.",
-                )
 
     # ----- text
 

@@ -6,9 +6,11 @@ The package runs with numpy, scipy and lava-nc alone. Equal networks give equal 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from d2e.backends.loihi2.lava.blocks import Blocks, message_bits
+from d2e.backends.loihi2.lava.bounds import check_bounds
 from d2e.backends.loihi2.lava.schedule import schedule
 from d2e.backends.loihi2.lava.weights import write_npz
 from d2e.ir.network import Network
@@ -36,7 +38,7 @@ with np.load(Path(__file__).resolve().parent / "weights.npz") as _file:
     W = dict(_file)
 
 INPUT_SHAPE = {input_shape}
-MAX_PAYLOAD = {max_payload}
+PAYLOADS = {payloads}  # smallest and largest integer in a frame
 MESSAGE_BITS = {message_bits}  # width of the input's payloads; 0: plain spikes
 OUTPUT_SHAPE = {output_shape}
 EXTRA_STEPS = {extra}  # Lava steps beyond the frames, until the deepest population has seen the last one
@@ -91,14 +93,17 @@ def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object
         UnsupportedError: D2E-TIME-001, D2E-LAVA-010 … -014 where Lava cannot hold the network exactly.
     """
     plan = schedule(network)
-    blocks = Blocks(network, plan, time_steps)
+    blocks = Blocks(network, plan)
     body = blocks.build()
+    check_bounds(network, plan, time_steps)
     extra = max(plan.depth[name] for name in network.populations)
     entry = network.input
     header = _HEADER.format(
-        time_steps=time_steps, input_shape=entry.shape, max_payload=entry.max_payload,
+        time_steps=time_steps, input_shape=_ints(entry.shape),
+        payloads=_ints((-entry.max_payload if entry.coding == "signed" else 0, entry.max_payload)),
         message_bits=message_bits(network.inputs[0], entry),
-        output_shape=network.output.shape, extra=extra, lava_input=blocks.lava_shape(network.inputs[0]),
+        output_shape=_ints(network.output.shape), extra=extra,
+        lava_input=blocks.lava_shape(network.inputs[0]),
         populations="\n".join(_facts(network, name, plan.depth[name], i, name == plan.readout)
                               for i, name in enumerate(network.populations)),
         host="".join(f"\n    {line}," for line in blocks.host_start) + ("\n" if blocks.host_start else ""),
@@ -119,11 +124,15 @@ def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object
 
 def _facts(network: Network, name: str, depth: int, index: int, readout: bool) -> str:
     node = network.neuron(name)
-    shape = tuple(int(n) for n in node.shape)
     return (
-        f"    {name!r}: {{'index': {index}, 'depth': {depth}, 'shape': {shape}, "
+        f"    {name!r}: {{'index': {index}, 'depth': {depth}, 'shape': {_ints(node.shape)}, "
         f"'readout': {readout}, 'silent': {isinstance(node, LI)}}},"
     )
+
+
+def _ints(values: Iterable[int]) -> tuple[int, ...]:
+    """Plain integers: numpy's write themselves differently from version to version."""
+    return tuple(int(n) for n in values)
 
 
 def _copy_skeleton(folder: Path) -> None:

@@ -109,10 +109,10 @@ def _trailing_zeros(values: Array) -> int:
 def lava_shape(shape: Shape) -> Shape:
     """Lava's order of a frame: [C, H, W] is (W, H, C), [C, L] is (L, 1, C), a vector stays."""
     if len(shape) == 3:
-        return shape[::-1]
+        return tuple(int(n) for n in shape[::-1])
     if len(shape) == 2:
-        return (shape[1], 1, shape[0])
-    return (math.prod(shape),)
+        return (int(shape[1]), 1, int(shape[0]))
+    return (int(math.prod(shape)),)
 
 
 def order(shape: Shape) -> Array:
@@ -146,11 +146,12 @@ def kernel(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int) -> Kerne
     """
     if isinstance(node, SumPool2d):
         weight = np.ones((channels, 1, *node.kernel_size), np.int64)
-        pads: list[tuple[int, int]] = [(p, p) for p in node.padding]
-        stride, dilation, groups = list(node.stride), [1, 1], channels
+        pads: list[tuple[int, int]] = [(int(p), int(p)) for p in node.padding]
+        stride, dilation, groups = [int(s) for s in node.stride], [1, 1], channels
     else:
-        weight, groups = node.weight.astype(np.int64), node.groups
-        pads, stride, dilation = list(padding_pairs(node)), list(node.stride), list(node.dilation)
+        weight, groups = node.weight.astype(np.int64), int(node.groups)
+        pads = list(padding_pairs(node))
+        stride, dilation = [int(s) for s in node.stride], [int(d) for d in node.dilation]
     if weight.ndim == 3:
         weight, pads, stride, dilation = weight[:, :, None], [(0, 0), *pads], [1, *stride], [1, *dilation]
     if weight.min() < -256 or weight.max() > 255:

@@ -79,12 +79,13 @@ def test_facts_of_the_schedule(tmp_path: Path) -> None:
 def test_names_that_are_no_python_names(tmp_path: Path) -> None:
     eye = Linear(weight=whole(np.eye(2)))
     network = chain([
-        ("in", Input(shape=(2,))), ("0.weight", eye), ("lambda", lif((2,), threshold=whole(2))),
+        ("in", Input(shape=(np.int64(2),))), ("0.weight", eye), ("lambda", lif((2,), threshold=whole(2))),
         ("LIF", eye), ("steps", lif((2,), threshold=whole(2))), ("out", Output(shape=(2,))),
     ])  # fmt: skip
     emit(network, tmp_path, time_steps=2)
     text = (tmp_path / "network.py").read_text()
     ast.parse(text)
+    assert "int64" not in text
     assert "return {'lambda': lambda_2, 'steps': steps_2}" in text
 
 

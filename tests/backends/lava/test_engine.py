@@ -85,7 +85,9 @@ def test_time_out(two_layers: tuple[Path, Network, np.ndarray], lava_python: Pat
         run_lava(folder, endless, time_out=1.0, python=lava_python)
 
 
-@pytest.mark.parametrize("frames", [np.zeros((1, 6, 5), int), np.full((1, 6, 4), 2), np.full((1, 6, 4), 0.5)])
+@pytest.mark.parametrize("frames", [
+    np.zeros((1, 6, 5), int), np.full((1, 6, 4), 2), np.full((1, 6, 4), 0.5), np.full((1, 6, 4), -1),
+])  # fmt: skip
 def test_frames_that_do_not_fit(
     frames: np.ndarray, two_layers: tuple[Path, Network, np.ndarray], lava_python: Path
 ) -> None:

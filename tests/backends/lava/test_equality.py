@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.backends.lava.lowered_networks import KINDS, Builder, random_lowered
+from tests.backends.lava.lowered_networks import KINDS, Builder, random_lowered, whole
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.backends.loihi2.lava.engine import run_many
@@ -56,9 +56,22 @@ def test_whole_study_is_identical(first: int, tmp_path: Path, lava_python: Path)
     compare(range(first, min(first + CHUNK, WHOLE)), tmp_path, lava_python)
 
 
+class Lively(Builder):
+    """Mostly positive weights and low thresholds: every population fires."""
+
+    def weights(self, shape: tuple[int, ...], bits: int | None = None) -> tuple[np.ndarray, None]:
+        return self.rng.integers(-20, 100, shape), None
+
+    def _threshold(self, synapses: tuple[str, ...], typical: float | None) -> int:
+        return 60
+
+    def _dynamics(self, style: str, shape: tuple[int, ...], theta: int) -> dict[str, np.ndarray]:
+        return {"decay_syn": whole(4096 if style == "soft" else 1000), "decay_mem": whole(0)}
+
+
 def special(kind: str) -> tuple[Network, np.ndarray]:
     """What Lava is known to be delicate about: sizes beyond 8 bits, delays beyond 6."""
-    b = Builder(np.random.default_rng(11))
+    b = Lively(np.random.default_rng(11))
     if kind == "wide map":
         last = b.population(b.conv2d(b.input((1, 131, 3))))
         return b.finish(b.population(b.linear(last, 3)), steps=4)

@@ -42,13 +42,14 @@ def load_network(folder: Path) -> Any:
 def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
     """Frames as integers [batch, time, *shape]; leaves with exit code 2 where they do not fit."""
     shape = tuple(network.INPUT_SHAPE)
+    low, high = network.PAYLOADS
     whole: np.ndarray = np.rint(frames).astype(np.int32)
     if frames.ndim != len(shape) + 2 or frames.shape[2:] != shape:
         message = f"input of shape {frames.shape} is not [batch, time, *{shape}]"
-    elif (whole != frames).any() or (whole.size and np.abs(whole).max() > network.MAX_PAYLOAD):
-        message = f"the input must hold integers of at most {network.MAX_PAYLOAD}"
-    elif 0 in frames.shape[:2]:
+    elif 0 in frames.shape:
         message = "the input holds no frame"
+    elif (whole != frames).any() or whole.min() < low or whole.max() > high:
+        message = f"the input must hold integers from {low} to {high}"
     else:
         return whole
     print(message, file=sys.stderr)

@@ -18,6 +18,7 @@ class D2EError(Exception):
         message: one sentence: what is wrong, with the limit where there is one.
         node: the network node it is about, if any.
         hint: what to do about it.
+        findings: all that was found at once; the first is the error itself.
     """
 
     exit_code = 3
@@ -28,6 +29,7 @@ class D2EError(Exception):
         self.message = message
         self.node = node
         self.hint = hint
+        self.findings: list[Finding] = [Finding(code, message, node, hint)]
 
     def __str__(self) -> str:
         where = f" (node {self.node!r})" if self.node else ""
@@ -88,7 +90,9 @@ def raise_findings(findings: list[Finding]) -> None:
         return
     first = errors[0]
     more = "".join(f"\n  {f}" for f in errors[1:])
-    raise UnsupportedError(
+    error = UnsupportedError(
         first.code, first.message + (f" [and {len(errors) - 1} more:{more}]" if more else ""),
         node=first.node, hint=first.hint,
     )
+    error.findings = errors
+    raise error

@@ -137,7 +137,7 @@ def _percent(share: float) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.2f}"
+    return f"{100 * share + 0.0:+.2f}"
 
 
 def number(value: Any) -> str:

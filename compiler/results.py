@@ -1,0 +1,50 @@
+"""Results of a run as files and as text, for ``d2e run``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from d2e.compiler import data as data_sets
+from d2e.compiler.files import write_npz
+from d2e.compiler.measure import classify
+from d2e.compiler.program import Program
+from d2e.ir import UsageError
+from d2e.ir.reference import Record
+
+
+def run_to_file(
+    program: Program, data: data_sets.Source, *, engine: str | None = None, samples: int | None = None,
+    record: str = "counts", output: str | None = None, as_json: bool = False,
+) -> str:
+    """Run a program on data; write ``output`` (arrays output, predictions, counts/NAME, …); return the summary.
+
+    Raises:
+        UsageError: D2E-FILE-011 where ``output`` cannot be written; D2E-USE-008 for an unknown record.
+    """
+    known = get_args(Record)
+    if record not in known:
+        raise UsageError("D2E-USE-008", f"there is no record {record!r}", hint=f"It is {', '.join(known)}.")
+    given = data_sets.fit(data_sets.load(data), program.network).head(samples)
+    result = program.run(given.frames, engine=engine, record=record)  # type: ignore[arg-type]
+    predictions = classify(program.network, result.output)
+    summary: dict[str, Any] = {
+        "engine": result.engine, "samples": len(given),
+        "spikes_per_sample": {n: float(c.sum() / len(given)) for n, c in result.counts.items()},
+    }
+    if given.labels is not None:
+        summary["accuracy"] = float((predictions == given.labels).mean())
+    if output is not None:
+        arrays = {"output": result.output, "predictions": predictions}
+        for kind in ("counts", "spikes", "u", "v"):
+            arrays |= {f"{kind}/{name}": a for name, a in getattr(result, kind).items()}
+        try:
+            write_npz(Path(output), arrays)
+        except OSError as error:
+            raise UsageError("D2E-FILE-011", f"{output} cannot be written: {error.strerror}") from None
+    if as_json:
+        return json.dumps(summary, indent=1)
+    spikes = ", ".join(f"{n} {v:,.1f}" for n, v in summary["spikes_per_sample"].items())
+    right = f", accuracy {100 * summary['accuracy']:.2f} %" if "accuracy" in summary else ""
+    return f"{result.engine}: {len(given)} samples{right}\nspikes per sample: {spikes}"

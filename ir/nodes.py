@@ -389,4 +389,5 @@ SYNAPSES: tuple[type[Synapse], ...] = (
     Linear, Affine, Conv1d, Conv2d, SumPool2d, AvgPool2d, Flatten, Scale, Delay,
 )
 NEURONS: tuple[type[Neuron], ...] = (IF, LIF, CubaLIF, LI, MultiThreshold)
-KINDS: dict[str, type[Node]] = {cls.kind: cls for cls in (Input, Output, *SYNAPSES, *NEURONS)}
+_ALL: tuple[type[Node], ...] = (Input, Output, *SYNAPSES, *NEURONS)
+KINDS: dict[str, type[Node]] = {cls.kind: cls for cls in _ALL}

@@ -34,7 +34,6 @@ from d2e.ir.shapes import infer_shapes
 
 _RESETS = ("subtract", "zero", "value", "none")
 _CODINGS = ("spikes", "signed", "direct")
-_CODINGS = ("spikes", "signed", "direct")
 
 
 def verify(network: Network) -> list[Finding]:

@@ -100,9 +100,13 @@ class Builder:
         self.edges += [Edge(source, name) for source in flow.sources]
         return Flow((name,), shape)
 
-    def feed_back(self, source: Flow, target: Flow) -> None:
-        """Join two flows by edges that carry the previous step."""
-        self.edges += [Edge(a, b, recurrent=True) for a in source.sources for b in target.sources]
+    def feed_back(self, layer: Flow, neuron: Flow) -> None:
+        """Close the loop of a layer that was added behind a neuron: the layer sees the neuron's step before."""
+        self.edges = [
+            Edge(e.source, e.target, e.source in neuron.sources and e.target in layer.sources or e.recurrent)
+            for e in self.edges
+        ]
+        self.edges += [Edge(a, b) for a in layer.sources for b in neuron.sources]
 
     def add_up(self, name: str, flows: list[Flow]) -> Flow:
         """The sum of flows of one shape; one that is added to itself is scaled."""

@@ -59,7 +59,7 @@ def _in_order(modules: nn.Sequential, frames: Tensor) -> Tensor:
 class Recurrent(nn.Module):
     """A neuron whose payloads of the step before come back through a layer that keeps the shape.
 
-    current(t) = input(t) + layer(payload(t-1)); the first step gets nothing back, not even the layer's bias.
+    current(t) = input(t) + layer(payload(t-1)); before the first step the payload is zero.
 
     Args:
         neuron: any neuron of this package.

@@ -59,7 +59,8 @@ def scan(
     state = State(v=values["v_init"].expand_as(current[:, 0])) if "v_init" in values else State()
     sent: list[Tensor] = []
     for frame in current.unbind(1):
-        arriving = frame if feedback is None or not sent else frame + feedback(sent[-1])
+        before = sent[-1] if sent else torch.zeros_like(frame)
+        arriving = frame if feedback is None else frame + feedback(before)
         sent.append(step(arriving, values, rules, state))
     return torch.stack(sent, 1)
 

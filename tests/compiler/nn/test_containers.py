@@ -42,8 +42,8 @@ def test_recurrent_feeds_back_the_step_before():
         layer.bias.fill_(0.5)
     membrane = dn.LI(1.0)
     out = dn.Recurrent(membrane, layer)(torch.ones(1, 4, 1))
-    # v(t) = v(t-1) + 1 - v(t-1) + 0.5, without feedback in the first step
-    assert out.flatten().tolist() == [1.0, 1.5, 1.5, 1.5]
+    # v(t) = v(t-1) + 1 - v(t-1) + 0.5, nothing but the layer's bias fed back into the first step
+    assert out.flatten().tolist() == [1.5, 1.5, 1.5, 1.5]
 
 
 @pytest.mark.parametrize(

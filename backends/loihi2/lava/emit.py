@@ -60,7 +60,7 @@ def entry(buffer):
 def _spikes(frames, lag, steps):
     """Port of an input process that sends frame t [*INPUT_SHAPE] at Lava step t + 1 + lag."""
     data = np.zeros((*{lava_input}, steps), np.int32)
-    shown = frames[: steps - lag]
+    shown = frames[: max(0, steps - lag)]
     data[..., lag : lag + len(shown)] = shown.T.reshape(*{lava_input}, len(shown))
     return entry(RingBuffer(data=data))
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from d2e.ir.reference import Record, Trace
 _EXIT_USAGE = 2
 _EXIT_TIMEOUT = 124
 _GRACE = 10.0  # seconds a run has for its own ending before its processes are killed
+_TRACKER_POLLS = 60  # of 0.05 seconds
 _TRACEBACK_LINES = 40
 
 
@@ -104,12 +106,15 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the run to end its processes, then kill what is left of the group."""
+    """Ask the run to end its processes, let Python's tracker free their shared memory, kill what is left."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_GRACE)
     with contextlib.suppress(ProcessLookupError, PermissionError):
+        for _ in range(_TRACKER_POLLS if process.returncode != 0 else 0):
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -165,7 +165,7 @@ def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def run_population(  # type: ignore[no-untyped-def]
-    sources, matrices, convolutions, recurrent, selves, base, drive, neuron, start, out, record
+    sources, matrices, convolutions, recurrent, selves, base, drive, whole, neuron, start, out, record
 ):
     """One population over all steps of all samples.
 
@@ -177,6 +177,7 @@ def run_population(  # type: ignore[no-untyped-def]
         selves: (weights [k, N] int32, lags [k]) elementwise synapses from the population to itself.
         base: [N] int32, added to the input of every step.
         drive: [B, T, N] int32 input from elsewhere, or [0, 0, 0].
+        whole: the same in whole float32 numbers, as the int8 convolution gives it.
         neuron: (mode 0 soft / 1 hard / 2 leaky, keep_syn, keep_mem, threshold, bias [N]).
         start: (u [N], v [N]) before the first step.
         out: (words [B, T, N/8], bytes [B, T, N], counts [B, N]).
@@ -203,9 +204,15 @@ def run_population(  # type: ignore[no-untyped-def]
     for b in range(out_bytes.shape[0]):
         u[:], v[:] = start[0], start[1]
         for t in range(out_bytes.shape[1]):
-            acc[:size] = base
+            if whole.shape[2]:
+                for n in range(size):
+                    acc[n] = np.int32(base[n] + np.int32(whole[b, t, n]))
+            else:
+                for n in range(size):
+                    acc[n] = base[n]
             if drive.shape[2]:
-                acc[:size] += drive[b, t]
+                for n in range(size):
+                    acc[n] = np.int32(acc[n] + drive[b, t, n])
             if matrices.shape[0]:
                 _add_matrix(words[b], bytes_[b], lag, matrices, row, t, index, acc)
             if conv_weight.shape[0]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from d2e.backends.loihi2.simulator.int8 import LARGEST_PAYLOAD, Int8, prepare
 from d2e.backends.loihi2.simulator.kernels import BLOCK
 from d2e.compiler.algebra import as_matrix
 from d2e.compiler.passes.ranges import path_range
 from d2e.compiler.paths import Path, paths_into
 from d2e.ir import (
-    LI, Conv1d, Conv2d, Delay, Linear, Network, Scale, SumPool2d, Synapse, UnsupportedError, infer_shapes,
+    LI, Conv1d, Conv2d, Delay, Input, Linear, Network, Scale, SumPool2d, Synapse, UnsupportedError, infer_shapes,
 )
 from d2e.ir.nodes import Array, Neuron, Shape
 from d2e.ir.shapes import padding_pairs
@@ -67,6 +68,9 @@ class PopulationPlan:
     matrix: Array = field(default_factory=lambda: _NONE)
     conv: Conv = field(default_factory=Conv)
     event_path: DensePath | None = None
+    int8: Int8 | None = None
+    rows_per_spike: float = 1.0
+    row_width: int = 0
     recurrent: tuple[Array, int] = field(default_factory=lambda: (_NONE, 1))
     selves: list[tuple[Array, int]] = field(default_factory=list)
     dense: list[DensePath] = field(default_factory=list)
@@ -162,12 +166,22 @@ def _place(plan: PopulationPlan, network: Network, path: Path, shape: Shape, bou
         plan.recurrent = (_matrix(maps, shape, plan.shape), lag)
     elif plan.source is None and _fits(core) and isinstance(core, (Linear, Conv1d, Conv2d, SumPool2d)):
         plan.source, plan.lag, plan.event_path = path.source, lag, dense
+        matrix = None
         if isinstance(core, Linear):
-            plan.matrix = _linear(core, shape, plan.shape)
+            matrix = _linear(core, shape, plan.shape)
+            plan.matrix, plan.row_width = _padded(matrix), matrix.shape[1]
         else:
             plan.conv = _convolution(core, shape)
+            plan.rows_per_spike, plan.row_width = len(plan.conv.tap_to) / math.prod(shape[1:]), plan.conv.shape[2]
+        if _payload(network, path.source) <= LARGEST_PAYLOAD:
+            plan.int8 = prepare(core, matrix, shape, plan.shape, bound)
     else:
         plan.dense.append(dense)
+
+
+def _payload(network: Network, source: str) -> int:
+    node = network.nodes[source]
+    return node.max_payload if isinstance(node, Input) else 1
 
 
 def _fits(node: Synapse) -> bool:
@@ -176,11 +190,11 @@ def _fits(node: Synapse) -> bool:
 
 
 def _linear(node: Linear, shape: Shape, target: Shape) -> Array:
-    """[in, out], flat, inputs channels last."""
+    """[in, out], inputs channels last."""
     weight = node.weight
     if len(shape) > 1 and len(target) == 1:
         weight = last(weight.reshape(-1, *shape), shape)
-    return _padded(weight.T)
+    return np.ascontiguousarray(weight.T)
 
 
 def _matrix(nodes: list[Synapse], shape: Shape, target: Shape) -> Array:

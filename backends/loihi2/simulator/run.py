@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,9 +22,14 @@ _CACHE_BYTES = 1 << 19
 """Spikes of a chunk of samples stay below this, so that a layer's output is still in the cache for the next."""
 
 _DENSE_RATE = 0.3
-"""Above this share of active sources the dense form is used (benchmarks/simulator.py shows both)."""
+"""Above this share of active sources a layer without an int8 form is computed densely in floating point."""
+
+_SPIKE, _ROW, _LANES, _MACS, _RESULT = 8.0, 1.5, 0.04, 300.0, 0.5
+"""Nanoseconds of a spike, of a row of weights it adds and of each of its weights; int8 products per nanosecond, and
+nanoseconds per result. Only the choice of the form hangs on them, never a result (benchmarks/simulator.py shows both)."""
 
 _EMPTY = np.zeros((0, 0, 0), np.int32)
+_NO_WHOLE = np.zeros((0, 0, 0), np.float32)
 _NO_SOURCE = (np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.uint8), 0)
 _NO_MATRIX = np.zeros(0, np.int16)
 _NO_CONV = Conv().arguments
@@ -34,6 +42,11 @@ class _Sent:
     words: Array
     bytes_: Array
     raw: Array | None = None
+
+    def rows(self, size: int) -> Array:
+        """[B * T, size] contiguous bytes."""
+        flat = self.bytes_.reshape(-1, self.bytes_.shape[2])
+        return flat if flat.shape[1] == size else np.ascontiguousarray(flat[:, :size])
 
     def frames(self, shape: tuple[int, ...]) -> Array:
         """[B, T, *shape]."""
@@ -76,9 +89,10 @@ class Simulator:
             for part in parts:
                 self._chunk(data[part], part, constant, trace, record)
             return trace
-        with ThreadPoolExecutor(workers) as pool:
-            for done in [pool.submit(self._chunk, data[part], part, constant, trace, record) for part in parts]:
-                done.result()
+        for done in [
+            _workers(workers).submit(self._chunk, data[part], part, constant, trace, record) for part in parts
+        ]:
+            done.result()
         return trace
 
     def _allocate(self, batch: int, steps: int, record: Record) -> Trace:
@@ -138,12 +152,20 @@ class Simulator:
         keep = record == "state" or plan.readout
         u, v = (np.empty((batch, steps, size), np.int32) for _ in range(2)) if keep else (_EMPTY, _EMPTY)
         counts = np.zeros((batch, size), np.int32)
-        events = plan.source is not None and self._sparse(sent[plan.source])
-        dense = [*plan.dense, *([plan.event_path] if plan.event_path and not events else [])]
+        form = self._form(plan, sent)
+        events = form == "events"
+        dense = [*plan.dense, *([plan.event_path] if plan.event_path and form == "float" else [])]
         drive, base = _EMPTY, np.zeros(size, np.int32)
         for path in dense:
             part = dense_input(path, sent[path.source].frames(path.shape), plan.shape)
             drive = part if drive is _EMPTY else drive + part
+        whole = _NO_WHOLE
+        if form == "int8" and plan.source and plan.int8 and plan.event_path:
+            part = _late(plan.int8(sent[plan.source].rows(math.prod(plan.event_path.shape))).reshape(batch, steps, -1), plan.lag)
+            if part.dtype == np.float32:
+                whole = part
+            else:
+                drive = part if drive is _EMPTY else drive + part
         if plan.name in constant:
             always = constant[plan.name]
             if (always == always[:1]).all():
@@ -156,13 +178,32 @@ class Simulator:
         )
         self.overflows[plan.name] += int(kernels.run_population(
             source, plan.matrix if events else _NO_MATRIX, plan.conv.arguments if events else _NO_CONV,
-            plan.recurrent, selves, base, drive, plan.neuron, plan.start, (words, bytes_, counts), (u, v),
+            plan.recurrent, selves, base, drive, whole, plan.neuron, plan.start, (words, bytes_, counts), (u, v),
         ))
         return _Sent(words, bytes_), counts, u, v
 
-    def _sparse(self, sent: _Sent) -> bool:
-        """Whether few enough bytes are set for the event-driven form."""
-        return sent.bytes_.size > 0 and np.count_nonzero(sent.bytes_) <= _DENSE_RATE * sent.bytes_.size
+    def _form(self, plan: PopulationPlan, sent: dict[str, _Sent]) -> str:
+        """How the main path is computed: "events", "int8", "float" or "" without one; the quickest of those it has."""
+        if plan.source is None:
+            return ""
+        rows = sent[plan.source].bytes_
+        if not rows.size:
+            return "float"
+        active = int(np.count_nonzero(rows))
+        if plan.int8 is None:
+            return "events" if active <= _DENSE_RATE * rows.size else "float"
+        frames = rows.shape[0] * rows.shape[1]
+        by_event = rows.size / 8 + active * (_SPIKE + plan.rows_per_spike * (_ROW + _LANES * plan.row_width))
+        return "events" if by_event <= frames * (plan.int8.macs / _MACS + _RESULT * plan.int8.out) else "int8"
+
+
+def _late(part: Array, lag: int) -> Array:
+    """Input [B, T, N] that arrives ``lag`` steps later."""
+    if not lag:
+        return part
+    late = np.zeros_like(part)
+    late[:, lag:] = part[:, :-lag]
+    return late
 
 
 def _room(batch: int, steps: int, size: int) -> tuple[Array, Array]:
@@ -180,6 +221,16 @@ def _tangled(plans: list[PopulationPlan], input_name: str) -> bool:
             return True
         known.add(plan.name)
     return False
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Threads that run one chunk each; torch's own threads below them would only fight."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    wait([pool.submit(time.sleep, 0.002) for _ in range(count)])
+    torch.set_num_threads(threads)  # the setting is partly global: give the caller's back
+    return pool
 
 
 def simulate(network: Network, frames: Array, record: Record = "counts", threads: int | None = None) -> Trace:

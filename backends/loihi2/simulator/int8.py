@@ -1,0 +1,108 @@
+"""The int8 form: (batch, time) folded into one oneDNN matmul or convolution of bytes, exact.
+
+Used for payloads up to 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is exact on CPUs
+without VNNI too. A sum below 2**24 is exact in the float32 that the convolution returns. `works` tries both once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from d2e.ir import Conv2d, Linear, Synapse
+from d2e.ir.nodes import Array, Shape
+from d2e.ir.shapes import padding_pairs
+
+LARGEST_PAYLOAD = 127
+_LARGEST_SUM = 1 << 24
+
+
+@dataclass
+class Int8:
+    """A linear map for bytes in channels-last rows.
+
+    Attributes:
+        macs: multiplications per frame, for the choice between this and events.
+        weight: int8 [in, out] of a matmul, or the packed weights of a convolution.
+        space: (height, width, channels) of the input of a convolution; None for a matmul.
+        stride, padding, dilation, groups: of a convolution.
+        out: elements of a result.
+    """
+
+    macs: int
+    weight: torch.Tensor
+    out: int
+    space: Shape | None = None
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    scale: torch.Tensor | None = None
+
+    def __call__(self, rows: Array) -> Array:
+        """``rows`` [frames, in] uint8 -> [frames, out], int32 or whole float32."""
+        with torch.inference_mode():
+            if self.space is None:
+                return torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight).numpy()
+            frames = torch.from_numpy(rows).view(-1, *self.space).permute(0, 3, 1, 2)
+            result = torch.ops.onednn.qconv2d_pointwise(
+                frames, 1.0, 0, self.weight, self.scale, torch.zeros_like(self.scale, dtype=torch.int64), None,
+                self.stride, self.padding, self.dilation, self.groups, 1.0, 0, torch.float32, "none", [], "",
+            )
+            return result.permute(0, 2, 3, 1).reshape(rows.shape[0], self.out).numpy()
+
+
+def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float) -> Int8 | None:
+    """The int8 form of a map of frames of ``shape``, if it has one.
+
+    Args:
+        node: a Linear or Conv2d.
+        matrix: [in, out] of a Linear, inputs channels last.
+        shape, out: of the frames before and after.
+        bound: on the absolute sums.
+    """
+    if bound >= _LARGEST_SUM or not works():
+        return None
+    if isinstance(node, Linear) and matrix is not None and np.abs(matrix).max(initial=0) <= 127:
+        return Int8(matrix.size, torch.from_numpy(matrix.astype(np.int8)), matrix.shape[1])
+    if not isinstance(node, Conv2d) or node.weight.min() < -128 or node.weight.max() > 127:
+        return None
+    pads = padding_pairs(node)
+    if any(before != after for before, after in pads):
+        return None
+    return _convolution(node, shape, out, tuple(before for before, _ in pads))
+
+
+def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...]) -> Int8:
+    weight = torch.from_numpy(np.ascontiguousarray(node.weight.astype(np.int8)))
+    scale = torch.ones(out[0])
+    packed = torch.ops.onednn.qconv_prepack(
+        weight, scale, 1.0, 0, node.stride, padding, node.dilation, node.groups, (1, *shape)
+    )
+    return Int8(
+        node.weight[0].size * int(np.prod(out)), packed, int(np.prod(out)), (*shape[1:], shape[0]), node.stride, padding,
+        node.dilation, node.groups, scale,
+    )
+
+
+@cache
+def works() -> bool:
+    """Whether this build of torch has both kernels and they are exact here, tried on the largest payloads and weights."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, LARGEST_PAYLOAD + 1, (6, 5 * 4 * 8), dtype=np.uint8)
+    rows[0] = LARGEST_PAYLOAD
+    node = Conv2d(weight=rng.choice([-128, 127, 3], (16, 8, 3, 3)), padding=(1, 1))
+    matrix = rng.choice([-127, 127], (160, 16)).astype(np.int8)
+    try:
+        found = _convolution(node, (8, 5, 4), (16, 5, 4), (1, 1))(rows)
+        product = torch._int_mm(torch.from_numpy(rows.view(np.int8)), torch.from_numpy(matrix)).numpy()
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    from d2e.ir import linear
+
+    frames = np.moveaxis(rows.reshape(-1, 5, 4, 8), -1, 1).astype(np.int64)
+    expected = np.moveaxis(linear.apply(node, frames, (8, 5, 4)), 1, -1).reshape(6, -1)
+    return bool((found == expected).all() and (product == rows.astype(np.int64) @ matrix).all())

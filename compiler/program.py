@@ -13,14 +13,14 @@ import numpy as np
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
-from d2e.compiler.measure import Measured, Trace, max_count_error, measure
+from d2e.compiler.measure import Measured, max_count_error, measure
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
 from d2e.compiler.report.report import table_csv
 from d2e.compiler.target import Target, find
 from d2e.ir import Network, Quantized, UsageError, nirfile, to_text
 from d2e.ir.nodes import Array
-from d2e.ir.reference import Record
+from d2e.ir.reference import Record, Trace
 
 SCHEMA = 1
 
@@ -58,7 +58,7 @@ class Program:
         stages: (pass, network) after every pass; empty for a loaded program.
         log: what compile.log holds.
         folder: where it was saved or loaded from.
-        source: the source network; None for a loaded program.
+        source: the source network, discretised; None for a loaded program.
     """
 
     network: Network

@@ -1,4 +1,4 @@
-"""The dense form: a path's input for all samples and steps at once, (batch, time) folded into one matmul or convolution.
+"""The dense form: a path's input for all samples and steps at once, time folded into the batch of one torch operator.
 
 float32 where the range analysis proves every sum below 2**24, float64 below 2**53: exact either way.
 """
@@ -12,7 +12,7 @@ from torch.nn import functional
 from d2e.backends.loihi2.simulator.plan import DensePath, last
 from d2e.ir import Conv1d, Conv2d, Flatten, Linear, Scale, SumPool2d, Synapse, linear
 from d2e.ir.nodes import Array, Shape
-from d2e.ir.shapes import output_shape
+from d2e.ir.shapes import output_shape, padding_pairs
 
 
 def dense_input(path: DensePath, frames: Array, target: Shape) -> Array:
@@ -41,8 +41,8 @@ def _apply(node: Synapse, x: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         return x @ tensor(node.weight).T
     if isinstance(node, (Conv1d, Conv2d)):
         convolve = functional.conv2d if isinstance(node, Conv2d) else functional.conv1d
-        padding = node.padding if node.padding == "same" else tuple(node.padding)
-        return convolve(x, tensor(node.weight), None, node.stride, padding, node.dilation, node.groups)
+        zeros = [side for pads in reversed(padding_pairs(node)) for side in pads]
+        return convolve(functional.pad(x, zeros), tensor(node.weight), None, node.stride, 0, node.dilation, node.groups)
     if isinstance(node, SumPool2d):
         weight = torch.ones((x.shape[1], 1, *node.kernel_size), dtype=kind)
         return functional.conv2d(x, weight, None, node.stride, node.padding, 1, x.shape[1])

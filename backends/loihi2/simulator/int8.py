@@ -1,7 +1,7 @@
 """The int8 form: (batch, time) folded into one oneDNN matmul or convolution of bytes, exact.
 
-Used for payloads up to 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is exact on CPUs
-without VNNI too. A sum below 2**24 is exact in the float32 that the convolution returns. `works` tries both once.
+Used for payloads up to 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is exact on
+CPUs without VNNI too. A sum below 2**24 is exact in the float32 that the convolution returns. `works` tries both once.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Int8:
         """``rows`` [frames, in] uint8 -> [frames, out], int32 or whole float32."""
         with torch.inference_mode():
             if self.space is None:
-                return torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight).numpy()
+                return np.asarray(torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight))
             frames = torch.from_numpy(rows).view(-1, *self.space).permute(0, 3, 1, 2)
             result = torch.ops.onednn.qconv2d_pointwise(
-                frames, 1.0, 0, self.weight, self.scale, torch.zeros_like(self.scale, dtype=torch.int64), None,
+                frames, 1.0, 0, self.weight, self.scale, torch.zeros(self.groups, dtype=torch.int64), None,
                 self.stride, self.padding, self.dilation, self.groups, 1.0, 0, torch.float32, "none", [], "",
             )
-            return result.permute(0, 2, 3, 1).reshape(rows.shape[0], self.out).numpy()
+            return np.asarray(result.permute(0, 2, 3, 1).reshape(rows.shape[0], self.out))
 
 
 def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float) -> Int8 | None:
@@ -82,15 +82,16 @@ def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...
     packed = torch.ops.onednn.qconv_prepack(
         weight, scale, 1.0, 0, node.stride, padding, node.dilation, node.groups, (1, *shape)
     )
+    size = int(np.prod(out))
     return Int8(
-        node.weight[0].size * int(np.prod(out)), packed, int(np.prod(out)), (*shape[1:], shape[0]), node.stride, padding,
-        node.dilation, node.groups, scale,
+        node.weight[0].size * size, packed, size, (*shape[1:], shape[0]), node.stride, padding, node.dilation,
+        node.groups, scale,
     )
 
 
 @cache
 def works() -> bool:
-    """Whether this build of torch has both kernels and they are exact here, tried on the largest payloads and weights."""
+    """Whether torch has both kernels here and they are exact, tried on the largest payloads and weights."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, LARGEST_PAYLOAD + 1, (6, 5 * 4 * 8), dtype=np.uint8)
     rows[0] = LARGEST_PAYLOAD

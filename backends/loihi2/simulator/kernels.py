@@ -24,7 +24,7 @@ def _active(words, index):  # type: ignore[no-untyped-def]
     for k in range(np.uintp(words.size)):
         word = words[np.uintp(k)]
         while word != np.uint64(0):
-            byte = trailing_zeros(word) >> np.uint64(3)
+            byte = trailing_zeros(word) >> np.uint64(3)  # type: ignore[call-arg]
             index[found] = np.int64(np.uint64(k) * np.uint64(8) + byte)
             found += np.uintp(1)
             word &= ~(np.uint64(255) << (byte << np.uint64(3)))
@@ -61,12 +61,14 @@ def _add_matrix(words, bytes_, lag, weights, width, t, index, acc):  # type: ign
 
 
 @njit(inline="always")
-def _add_conv(words, bytes_, lag, weights, tap_to, tap_from, tap_start, shape, t, index, acc):  # type: ignore[no-untyped-def]
+def _add_conv(  # type: ignore[no-untyped-def]
+    words, bytes_, lag, weights, tap_to, tap_from, tap_start, shape, t, index, acc
+):
     """acc += conv(s[t - lag]).
 
-    ``weights``: [tap, in channel, out channels of its group], flat. For every input position p, tap_start[p]..tap_start[p + 1]
-    list where its spikes go: ``tap_to`` an offset into acc, ``tap_from`` one into weights. ``shape`` = (in channels, in
-    channels per group, out channels of a group).
+    ``weights``: [tap, in channel, out channels of its group], flat. For every input position p, the entries
+    tap_start[p]..tap_start[p + 1] say where its spikes go: ``tap_to`` is an offset into acc, ``tap_from`` one into
+    weights. ``shape`` = (in channels, in channels per group, out channels of a group).
     """
     if t < lag:
         return
@@ -164,7 +166,7 @@ def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def run_population(  # type: ignore[no-untyped-def]
+def run_population(  # type: ignore[no-untyped-def]  # noqa: C901: one kernel, compiled once
     sources, matrices, convolutions, recurrent, selves, base, drive, whole, neuron, start, out, record
 ):
     """One population over all steps of all samples.

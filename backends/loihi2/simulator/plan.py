@@ -1,7 +1,7 @@
 """The plan of a lowered network: per population, what arrives how, as arrays the kernels take.
 
-Maps [channels, *space] are kept channels last, so that a spike's weights are contiguous; results are turned back at the end.
-A path is event driven where the kernels have a form for it, else its input is computed densely for all steps at once.
+Maps [channels, *space] are kept channels last, so that a spike's weights are contiguous; results are turned back at
+the end. A path is event driven where the kernels have a form for it, else its input is computed densely for all steps at once.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _population(network: Network, shapes: dict[str, Shape], name: str) -> Popula
         _place(plan, network, path, shapes[path.source], bound)
     if total >= _LARGEST:
         raise UnsupportedError(
-            "D2E-SIM-001", f"one step's input can reach {total:,.0f} weight units, the limit is {_LARGEST:,}", node=name,
-            hint="Lower --weight-bits or the input's payload.",
+            "D2E-SIM-001", f"one step's input can reach {total:,.0f} weight units, the limit is {_LARGEST:,}",
+            node=name, hint="Lower --weight-bits or the input's payload.",
         )
     return plan
 
@@ -141,7 +141,7 @@ def _start(node: Neuron) -> tuple[Array, Array]:
     def flat(value: Array) -> Array:
         return np.ascontiguousarray(last(np.broadcast_to(value, node.shape), node.shape).astype(np.int32))
 
-    return flat(getattr(node, "u_init", np.int64(0)) + np.int64(0)), flat(node.v_init)
+    return flat(np.asarray(getattr(node, "u_init", 0))), flat(node.v_init)
 
 
 def _place(plan: PopulationPlan, network: Network, path: Path, shape: Shape, bound: float) -> None:
@@ -214,8 +214,10 @@ def _padded(matrix: Array) -> Array:
 
 def _convolution(node: Conv1d | Conv2d | SumPool2d, shape: Shape) -> Conv:
     """Weights per tap and, for every input position, the outputs it reaches."""
+    stride: Shape
+    dilation: Shape
     if isinstance(node, SumPool2d):
-        weight = np.ones((shape[0], 1, *node.kernel_size), np.int16)
+        weight: Array = np.ones((shape[0], 1, *node.kernel_size), np.int16)
         stride, dilation, groups = node.stride, (1, 1), shape[0]
         pads = tuple((p, p) for p in node.padding)
     else:
@@ -226,9 +228,8 @@ def _convolution(node: Conv1d | Conv2d | SumPool2d, shape: Shape) -> Conv:
         weight, space = weight[:, :, None, :], (1, *space)
         stride, dilation, pads = (1, *stride), (1, *dilation), ((0, 0), *pads)
     kernel = weight.shape[2:]
-    out = tuple(
-        (n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(space, pads, dilation, kernel, stride, strict=True)
-    )
+    axes = list(zip(space, pads, dilation, kernel, stride, strict=True))
+    out = tuple((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
     reach = [_reach(*a) for a in zip(space, out, kernel, stride, dilation, (p[0] for p in pads), strict=True)]
     taps: list[tuple[int, int]] = []
     starts = [0]

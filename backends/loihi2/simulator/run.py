@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,17 +20,19 @@ from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 _CACHE_BYTES = 1 << 19
-"""Spikes of a chunk of samples stay below this, so that a layer's output is still in the cache for the next."""
+"""Spikes of a chunk of samples stay below this: a layer's output is still in the cache when the next reads it."""
 
 _DENSE_RATE = 0.3
 """Above this share of active sources a layer without an int8 form is computed densely in floating point."""
 
 _SPIKE, _ROW, _LANES, _MACS, _RESULT = 8.0, 1.5, 0.04, 300.0, 0.5
 """Nanoseconds of a spike, of a row of weights it adds and of each of its weights; int8 products per nanosecond, and
-nanoseconds per result. Only the choice of the form hangs on them, never a result (benchmarks/simulator.py shows both)."""
+nanoseconds per result. Only the choice of the form hangs on them, never a result (benchmarks/simulator.py)."""
 
-_EMPTY = np.zeros((0, 0, 0), np.int32)
-_NO_WHOLE = np.zeros((0, 0, 0), np.float32)
+Form = Literal["events", "int8", "float"]
+
+_EMPTY: Array = np.zeros((0, 0, 0), np.int32)
+_NO_WHOLE: Array = np.zeros((0, 0, 0), np.float32)
 _NO_SOURCE = (np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.uint8), 0)
 _NO_MATRIX = np.zeros(0, np.int16)
 _NO_CONV = Conv().arguments
@@ -58,12 +61,16 @@ class _Sent:
 class Simulator:
     """A lowered network, planned once, run many times.
 
+    Args:
+        network: lowered.
+        form: "events", "int8" or "float" for every layer that has that form; None: the quickest for each.
+
     Attributes:
         overflows: population -> how often a state left 24 bits (and wrapped or saturated as on the chip) so far.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, form: Form | None = None) -> None:
+        self.network, self.form = network, form
         self.plans = make_plan(network)
         self.input_name = network.inputs[0]
         self.output_source = network.incoming[network.outputs[0]][0].source
@@ -97,7 +104,7 @@ class Simulator:
 
     def _allocate(self, batch: int, steps: int, record: Record) -> Trace:
         def room(*lead: int) -> dict[str, Array]:
-            return {p.name: np.zeros((*lead, *p.shape), np.int32) for p in self.plans}
+            return {p.name: np.asarray(np.zeros((*lead, *p.shape), np.int32)) for p in self.plans}
 
         state = record == "state"
         return Trace(
@@ -111,11 +118,11 @@ class Simulator:
         sent = {
             p.name: self._population(p, {}, {}, (1, steps), "counts")[0] for p in self.plans if p.autonomous
         }
-        result = {}
+        result: dict[str, Array] = {}
         for plan in self.plans:
             parts = [dense_input(c, sent[c.source].frames(c.shape), plan.shape)[0] for c in plan.constant]
             if parts:
-                result[plan.name] = np.sum(parts, axis=0, dtype=np.int32)
+                result[plan.name] = np.asarray(np.sum(parts, axis=0, dtype=np.int32))
         return result
 
     def _chunk(self, frames: Array, part: slice, constant: dict[str, Array], trace: Trace, record: Record) -> None:
@@ -155,7 +162,8 @@ class Simulator:
         form = self._form(plan, sent)
         events = form == "events"
         dense = [*plan.dense, *([plan.event_path] if plan.event_path and form == "float" else [])]
-        drive, base = _EMPTY, np.zeros(size, np.int32)
+        drive: Array = _EMPTY
+        base: Array = np.zeros(size, np.int32)
         for path in dense:
             part = dense_input(path, sent[path.source].frames(path.shape), plan.shape)
             drive = part if drive is _EMPTY else drive + part
@@ -171,30 +179,34 @@ class Simulator:
             if (always == always[:1]).all():
                 base = always[0] if steps else base
             else:
-                drive = np.broadcast_to(always, (batch, *always.shape)) + (drive if drive.size else 0)
-        source = (sent[plan.source].words, sent[plan.source].bytes_, plan.lag) if events and plan.source else _NO_SOURCE
-        selves = (
-            np.array([w for w, _ in plan.selves], np.int32).reshape(-1, size), np.array([g for _, g in plan.selves], np.int64)
-        )
+                drive = np.broadcast_to(always, (batch, *always.shape)) + (drive if drive.size else np.int32(0))
+        source = _NO_SOURCE
+        if events and plan.source:
+            source = (sent[plan.source].words, sent[plan.source].bytes_, plan.lag)
+        weights, lags = [w for w, _ in plan.selves], [lag for _, lag in plan.selves]
+        selves = (np.array(weights, np.int32).reshape(-1, size), np.array(lags, np.int64))
         self.overflows[plan.name] += int(kernels.run_population(
             source, plan.matrix if events else _NO_MATRIX, plan.conv.arguments if events else _NO_CONV,
             plan.recurrent, selves, base, drive, whole, plan.neuron, plan.start, (words, bytes_, counts), (u, v),
         ))
         return _Sent(words, bytes_), counts, u, v
 
-    def _form(self, plan: PopulationPlan, sent: dict[str, _Sent]) -> str:
-        """How the main path is computed: "events", "int8", "float" or "" without one; the quickest of those it has."""
+    def _form(self, plan: PopulationPlan, sent: dict[str, _Sent]) -> Form | None:
+        """How the main path is computed, the quickest of the forms it has; None without one."""
         if plan.source is None:
-            return ""
+            return None
         rows = sent[plan.source].bytes_
         if not rows.size:
             return "float"
+        if self.form is not None and (self.form != "int8" or plan.int8 is not None):
+            return self.form
         active = int(np.count_nonzero(rows))
         if plan.int8 is None:
             return "events" if active <= _DENSE_RATE * rows.size else "float"
         frames = rows.shape[0] * rows.shape[1]
         by_event = rows.size / 8 + active * (_SPIKE + plan.rows_per_spike * (_ROW + _LANES * plan.row_width))
-        return "events" if by_event <= frames * (plan.int8.macs / _MACS + _RESULT * plan.int8.out) else "int8"
+        by_int8 = frames * (plan.int8.macs / _MACS + _RESULT * plan.int8.out)
+        return "events" if by_event <= by_int8 else "int8"
 
 
 def _late(part: Array, lag: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Quantise
 from d2e.compiler.target import Limit
-from d2e.ir import MissingError, Network, UsageError, reference
+from d2e.ir import Network, UsageError, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -51,7 +50,7 @@ class Loihi2Target:
             if options.get(key) is not None
         }
         return [
-            Canonicalise(), Discretise(dt=options.get("dt")), CheckRules(), FoldThresholds(),
+            Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(), FoldThresholds(),
             Quantise(grid=GRID, **chosen), MapNeurons(),
             Place(cores=options.get("cores"), strict=self.hardware),
         ]
@@ -65,25 +64,24 @@ class Loihi2Target:
 
         Raises:
             UsageError: D2E-USE-007 for an engine this target does not have.
-            MissingError: D2E-LAVA-001 without the Lava environment, D2E-HW-001 without Intel's lava-loihi.
+            MissingError: D2E-LAVA-001 without the Lava environment, through which the chip is reached as well.
         """
         if engine not in self.engines:
             raise UsageError("D2E-USE-007", f"target {self.name} has no engine {engine!r}",
                              hint=f"Engines: {', '.join(self.engines)}.")
-        if engine == "loihi2-lava":
+        if engine in ("loihi2-lava", "loihi2"):
             from d2e.backends.loihi2.lava import env
 
             env.find()
-        if engine == "loihi2" and importlib.util.find_spec("lava") is None:
-            raise MissingError(
-                "D2E-HW-001", "Intel's lava-loihi is not installed here; it comes with membership in Intel's research "
-                "community", hint="Copy target/ to the host of the board and run: python run.py --hardware.",
-            )
 
     def run(
         self, network: Network, frames: Array, *, engine: str, record: Record = "counts", folder: Path | None = None
     ) -> Trace:
-        """Run a lowered network; see `d2e.ir.reference.run`."""
+        """Run a lowered network; see `d2e.ir.reference.run`.
+
+        Raises:
+            MissingError: D2E-LAVA-001, or D2E-HW-001 without Intel's lava-loihi.
+        """
         self.prepare(network, engine)
         if engine == "loihi2-sim":
             return simulator(network).run(frames, record)
@@ -92,11 +90,12 @@ class Loihi2Target:
         from d2e.backends.loihi2.lava.engine import run_lava
 
         checked = reference.check_frames(network, frames)
+        chip = engine == "loihi2"
         if folder is not None:
-            return run_lava(folder, checked, record=record)
+            return run_lava(folder, checked, record=record, hardware=chip)
         with tempfile.TemporaryDirectory(prefix="d2e-target-") as temporary:
             self.emit(network, Path(temporary), time_steps=checked.shape[1])
-            return run_lava(Path(temporary), checked, record=record)
+            return run_lava(Path(temporary), checked, record=record, hardware=chip)
 
     def overflows(self, network: Network) -> Mapping[str, int]:
         """Population -> states that left 24 bits in all simulator runs of this network so far."""

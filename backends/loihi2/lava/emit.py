@@ -12,7 +12,7 @@ from pathlib import Path
 from d2e.backends.loihi2.lava.blocks import Blocks, message_bits
 from d2e.backends.loihi2.lava.bounds import check_bounds
 from d2e.backends.loihi2.lava.schedule import schedule
-from d2e.backends.loihi2.lava.weights import write_npz
+from d2e.compiler.files import write_npz
 from d2e.ir.network import Network
 from d2e.ir.nodes import LI
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from d2e.backends.loihi2.lava.env import clean_environment, find
-from d2e.ir.errors import InternalError, UnsupportedError, UsageError
+from d2e.ir.errors import InternalError, MissingError, UnsupportedError, UsageError
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 _EXIT_USAGE = 2
+_EXIT_MISSING = 5
 _EXIT_TIMEOUT = 124
 _GRACE = 10.0  # seconds a run has for its own ending before its processes are killed
 _TRACKER_POLLS = 60  # of 0.05 seconds
@@ -28,7 +29,7 @@ _TRACEBACK_LINES = 40
 
 def run_lava(
     target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None,
+    python: Path | None = None, hardware: bool = False,
 ) -> Trace:
     """Run a package on ``frames`` [batch, time, *shape]; one fresh Lava run per sample.
 
@@ -38,22 +39,24 @@ def run_lava(
         record: as in the reference interpreter.
         time_out: seconds for all samples.
         python: Lava's interpreter; None: `find`.
+        hardware: on Loihi 2 itself instead of Lava's models of it.
 
     Returns:
         The trace in the populations of the lowered network, the pipeline's latency removed.
 
     Raises:
-        MissingError: D2E-LAVA-001 without a Lava environment.
+        MissingError: D2E-LAVA-001 without a Lava environment, D2E-HW-001 without Intel's lava-loihi in it.
         UsageError: D2E-INPUT-001 for frames that do not fit.
         UnsupportedError: D2E-LAVA-003 where it takes longer than ``time_out``.
         InternalError: where Lava fails, with its traceback.
     """
-    return run_many([(target_folder, frames)], record=record, time_out=time_out, python=python)[0]
+    jobs = [(target_folder, frames)]
+    return run_many(jobs, record=record, time_out=time_out, python=python, hardware=hardware)[0]
 
 
 def run_many(
     jobs: Sequence[tuple[Path, Array]], *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None,
+    python: Path | None = None, hardware: bool = False,
 ) -> list[Trace]:
     """Run several packages one after another in one interpreter (its start outlasts a small network).
 
@@ -72,7 +75,7 @@ def run_many(
         (work / "jobs.json").write_text(json.dumps(listed))
         command = [
             str(interpreter), str(jobs[0][0].absolute() / "run.py"), "--jobs", str(work / "jobs.json"),
-            "--record", record, "--time-out", f"{time_out:g}",
+            "--record", record, "--time-out", f"{time_out:g}", *(["--hardware"] if hardware else []),
         ]
         _run(command, work, time_out)
         return [_trace(work / f"{i}.npz") for i in range(len(jobs))]
@@ -99,6 +102,9 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
             "D2E-LAVA-003", f"Lava did not finish within {time_out:g} seconds",
             hint="Raise --time-out, run fewer samples, or use the engine loihi2-sim.",
         )
+    if code == _EXIT_MISSING:
+        raise MissingError("D2E-HW-001", (message.splitlines() or ["lava-loihi is not installed"])[-1].rstrip("."),
+                           hint="Use the engine loihi2-sim here, or copy target/ to the host of the board.")
     if code == _EXIT_USAGE:
         raise UsageError("D2E-INPUT-001", message.splitlines()[-1] if message else "the input does not fit")
     tail = "\n".join(message.splitlines()[-_TRACEBACK_LINES:]) or "it printed nothing"

@@ -6,12 +6,8 @@ Lava's Dense clips to -256..255, drops the lowest 9 - bits bits of mixed-sign we
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -196,18 +192,3 @@ def _ungrouped(weight: Array, groups: int) -> Array:
         first = o // (out // groups) * per_group
         result[o, first : first + per_group] = weight[o]
     return result
-
-
-# --------------------------------------------------------------------------- files
-
-
-def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """An ``.npz`` whose bytes depend on nothing but the arrays (numpy's own carries the time of day)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for key in sorted(arrays):
-            buffer = io.BytesIO()
-            array = np.asarray(arrays[key], order="C")
-            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system, entry.external_attr = 3, 0o644 << 16
-            archive.writestr(entry, buffer.getvalue())

@@ -166,10 +166,10 @@ def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def run_population(  # type: ignore[no-untyped-def]  # noqa: C901: one kernel, compiled once
+def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
     sources, matrices, convolutions, recurrent, selves, base, drive, whole, neuron, start, out, record
 ):
-    """One population over all steps of all samples.
+    """One population over all steps of all samples; long because numba compiles it as one.
 
     Args:
         sources: (words [B, T, n/8], bytes [B, T, n], lag) of the event-driven source.

@@ -1,7 +1,7 @@
 """The plan of a lowered network: per population, what arrives how, as arrays the kernels take.
 
 Maps [channels, *space] are kept channels last, so that a spike's weights are contiguous; results are turned back at
-the end. A path is event driven where the kernels have a form for it, else its input is computed densely for all steps at once.
+the end. A path is event driven where the kernels have a form for it, else its input is computed densely for all steps.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def _arriving(network: Network, path: Path, seen: Seen) -> Array:
     """What a path delivers at every step [batch, time, *shape], given the observed spikes."""
     sent = seen.frames if isinstance(network.nodes[path.source], Input) else seen.spikes[path.source]
     nodes = [n for n in (network.nodes[s] for s in path.synapses) if isinstance(n, Synapse)]
-    late = sum(n.steps for n in nodes if isinstance(n, Delay)) + int(path.recurrent)
+    late = sum(n.steps for n in nodes if isinstance(n, Delay)) + path.recurrent
     if late:
         sent = np.concatenate([np.zeros_like(sent[:, :late]), sent[:, :-late]], axis=1)[:, : sent.shape[1]]
     shape = infer_shapes(network)[path.source]

@@ -11,9 +11,21 @@ from functools import reduce
 
 import numpy as np
 
-from d2e.ir import Conv1d, Conv2d, Delay, Flatten, Linear, Scale, SumPool2d, Synapse, UnsupportedError, linear
+from d2e.ir import (
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Flatten,
+    Linear,
+    Scale,
+    SumPool2d,
+    Synapse,
+    UnsupportedError,
+    linear,
+)
 from d2e.ir.nodes import Array, Shape
-from d2e.ir.shapes import output_shape
+from d2e.ir.shapes import output_shape, padding_pairs
 
 MATRIX_LIMIT = 1 << 26
 """Most weights `as_matrix` writes out."""
@@ -64,9 +76,10 @@ def channels(factor: Array, shape: Shape) -> Array | None:
     return full[:, 0] if (full == full[:, :1]).all() else None
 
 
-def depthwise(pool: SumPool2d, shape: Shape) -> Conv2d:
-    """Sum pooling of frames of ``shape`` as a convolution with ones."""
-    weight = np.ones((shape[0], 1, *pool.kernel_size))
+def depthwise(pool: SumPool2d | AvgPool2d, shape: Shape) -> Conv2d:
+    """Pooling of frames of ``shape`` as a convolution of each channel with one number."""
+    share = 1.0 / math.prod(pool.kernel_size) if isinstance(pool, AvgPool2d) else 1.0
+    weight = np.full((shape[0], 1, *pool.kernel_size), share)
     return Conv2d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0])
 
 
@@ -119,9 +132,10 @@ def merge(first: Synapse, second: Synapse, shape: Shape) -> list[Synapse] | None
         end = output_shape("merge", second, middle)
         return [Flatten()] if len(end) == 1 else None
     if isinstance(first, Scale) and isinstance(second, Flatten):
-        flat = np.broadcast_to(first.scale, shape)
+        if first.scale.size == 1:
+            return [second, Scale(scale=first.scale.reshape(()))]
         ends = output_shape("merge", second, shape)
-        return [second, Scale(scale=first.scale if first.scale.size == 1 else flat.reshape(ends))]
+        return [second, Scale(scale=np.broadcast_to(first.scale, shape).reshape(ends))]
     if isinstance(first, Scale):
         merged = scale_columns(second, first.scale, shape)
         return [merged] if merged is not None else None
@@ -141,18 +155,18 @@ def _merge_convs(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -
     b = depthwise(second, middle) if isinstance(second, SumPool2d) else second
     assert isinstance(a, Conv2d)
     assert isinstance(b, Conv2d)
-    if a.padding == "same" or b.padding == "same":
+    if any(before != after for before, after in (*padding_pairs(a), *padding_pairs(b))):
         return None
-    tiles = a.weight.shape[2:] == a.stride and not any(a.padding) and all(
-        n % s == 0 for n, s in zip(shape[1:], a.stride, strict=True)
-    )
-    if any(b.padding) and not tiles:
-        return None
+    pad_a, pad_b = [p for p, _ in padding_pairs(a)], [p for p, _ in padding_pairs(b)]
+    windows = zip(shape[1:], a.weight.shape[2:], a.stride, a.dilation, pad_a, strict=True)
+    tiles = [k == s and (d == 1 or k == 1) and p == 0 and n % s == 0 for n, k, s, d, p in windows]
+    if any(p and not whole for p, whole in zip(pad_b, tiles, strict=True)):
+        return None  # beyond the edge b reads zeros, the merged kernel would read inside the edge
     kernel, groups = _compose_kernels(a, b, shape[0])
     return Conv2d(
         weight=kernel, groups=groups,
         stride=(a.stride[0] * b.stride[0], a.stride[1] * b.stride[1]),
-        padding=(a.padding[0] + a.stride[0] * b.padding[0], a.padding[1] + a.stride[1] * b.padding[1]),
+        padding=(pad_a[0] + a.stride[0] * pad_b[0], pad_a[1] + a.stride[1] * pad_b[1]),
     )
 
 

@@ -14,13 +14,13 @@ class Path:
 
     Attributes:
         synapses: names in order; empty for a direct edge.
-        recurrent: whether the previous step's value arrives.
+        recurrent: how many of its edges carry the previous step's value (at most one in a canonical network).
     """
 
     source: str
     synapses: tuple[str, ...]
     target: str
-    recurrent: bool
+    recurrent: int
 
     @property
     def label(self) -> str:
@@ -31,29 +31,29 @@ class Path:
 def paths_into(network: Network, target: str) -> Iterator[Path]:
     """Every path that ends in ``target``."""
 
-    def walk(node: str, behind: tuple[str, ...], recurrent: bool) -> Iterator[Path]:
+    def walk(node: str, behind: tuple[str, ...], recurrent: int) -> Iterator[Path]:
         for edge in network.incoming[node]:
-            seen = recurrent or edge.recurrent
+            seen = recurrent + edge.recurrent
             if isinstance(network.nodes[edge.source], Synapse):
                 yield from walk(edge.source, (edge.source, *behind), seen)
             else:
                 yield Path(edge.source, behind, target, seen)
 
-    yield from walk(target, (), False)
+    yield from walk(target, (), 0)
 
 
 def paths_from(network: Network, source: str) -> Iterator[Path]:
     """Every path that starts in ``source``."""
 
-    def walk(node: str, before: tuple[str, ...], recurrent: bool) -> Iterator[Path]:
+    def walk(node: str, before: tuple[str, ...], recurrent: int) -> Iterator[Path]:
         for edge in network.outgoing[node]:
-            seen = recurrent or edge.recurrent
+            seen = recurrent + edge.recurrent
             if isinstance(network.nodes[edge.target], Synapse):
                 yield from walk(edge.target, (*before, edge.target), seen)
             else:
                 yield Path(source, before, edge.target, seen)
 
-    yield from walk(source, (), False)
+    yield from walk(source, (), 0)
 
 
 def all_paths(network: Network) -> Iterator[Path]:

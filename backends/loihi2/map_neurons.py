@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
-from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check, stock
+from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check, neuron_is_known, stock
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
-from d2e.ir import IF, LI, LIF, CubaLIF, Delay, Edge, Network, Neuron, Node, Scale, raise_findings
+from d2e.ir import IF, LI, CubaLIF, Delay, Edge, Network, Neuron, Node, Scale, raise_findings
 from d2e.ir.nodes import Array
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class CheckRules(Pass):
         """The same network.
 
         Raises:
-            UnsupportedError: D2E-LOIHI-001..007, the first finding with all of them in the message.
+            UnsupportedError: D2E-LOIHI-001..009, the first finding with all of them in the message.
         """
         raise_findings(check(network, SOURCE_RULES))
         return network
@@ -52,8 +52,10 @@ class MapNeurons(Pass):
         """The network on stock neurons; populations keep their names, helpers are marked.
 
         Raises:
-            UnsupportedError: D2E-LOIHI-010..014 where the result does not fit the chip's words.
+            UnsupportedError: D2E-LOIHI-003..005 for a neuron the chip has no form of, D2E-LOIHI-010..014 where the
+                result does not fit the chip's words.
         """
+        raise_findings(list(neuron_is_known(network)))
         nodes: dict[str, Node] = dict(network.nodes)
         edges = list(network.edges)
         approximate = [n for n in network.populations if self._map(n, network.neuron(n), nodes, edges)]
@@ -63,6 +65,11 @@ class MapNeurons(Pass):
                 result, "D2E-LOIHI-020", "a soft reset behind a synaptic current is approximate: the self synapse decays "
                 "with the current and is cancelled one step later, up to the rounding of the decay", name,
             )
+        for name in network.populations:
+            node = network.neuron(name)
+            if node.fire == "ge" and not _whole(node) and not isinstance(node, LI):
+                result = warn(result, "D2E-LOIHI-021", "fires at v >= threshold, the stock neuron at v > threshold; its "
+                              "state holds fractions of a weight unit, so an exact tie does not fire", name)
         raise_findings(check(result, LOWERED_RULES))
         return result
 
@@ -106,10 +113,16 @@ def _one(decay: Array) -> Any:
     return np.int64(decay.flat[0])
 
 
+def _whole(node: Neuron) -> bool:
+    """Whether ``v`` only ever holds whole weight units."""
+    leaks = node.decays[1] is not None and bool((node.decays[1] % DECAY_ONE).any())
+    current = node.decays[0] is not None and bool(node.decays[0].any())
+    return not (leaks or current or (node.bias % UNIT).any() or (node.v_init % UNIT).any())
+
+
 def _stock(node: Neuron, decay_syn: Any, decay_mem: Any) -> CubaLIF:
-    """The stock LIF with this neuron's threshold, bias and start."""
-    exact = not isinstance(node, LIF)  # v in whole weight units: >= theta is > theta - 1
-    threshold = node.threshold - 1 if node.fire == "ge" and exact else node.threshold
+    """The stock LIF with this neuron's threshold, bias and start; in whole units v >= theta is v > theta - 1."""
+    threshold = node.threshold - 1 if node.fire == "ge" and _whole(node) else node.threshold
     return CubaLIF(
         shape=node.shape, decay_syn=decay_syn, decay_mem=decay_mem, threshold=threshold, fire="gt", reset="zero",
         gain=np.int64(1), bias=node.bias, v_reset=np.int64(0), v_init=node.v_init, amplitude=np.int64(1),

@@ -9,7 +9,20 @@ import numpy as np
 from d2e.backends.loihi2.limits import LIMITS, UNIT
 from d2e.compiler.paths import all_paths, paths_into
 from d2e.ir import (
-    LI, Conv1d, Conv2d, CubaLIF, Delay, Finding, Linear, MultiThreshold, Network, Neuron, Output, Scale, Synapse,
+    LI,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    Delay,
+    Finding,
+    Linear,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Output,
+    Scale,
+    Synapse,
+    infer_shapes,
 )
 
 Rule = Callable[[Network], Iterator[Finding]]
@@ -73,8 +86,25 @@ def delay_fits(network: Network) -> Iterator[Finding]:
                           "Use shorter delays or a relay layer.")
 
 
+def readout_ends(network: Network) -> Iterator[Finding]:
+    """Only an output reads a membrane; synapses carry spikes."""
+    for path in all_paths(network):
+        if isinstance(network.nodes[path.source], LI) and not isinstance(network.nodes[path.target], Output):
+            yield Finding("D2E-LOIHI-008", f"feeds its membrane to {path.target!r}, synapses carry spikes", path.source,
+                          "Use d2e.nn.LI as the last layer only.")
+
+
+def layer_is_flat(network: Network) -> Iterator[Finding]:
+    """A dense layer connects vectors."""
+    shapes = infer_shapes(network)
+    for name, node in network.nodes.items():
+        if isinstance(node, Linear) and len(shapes[name]) > 1:
+            yield Finding("D2E-LOIHI-009", f"a dense layer on the last axis of frames of shape {shapes[name]}", name,
+                          "Flatten before it, or use a convolution of kernel size 1.")
+
+
 SOURCE_RULES: tuple[Rule, ...] = (
-    input_is_integer, output_is_population, neuron_is_known, decay_is_uniform, delay_fits,
+    input_is_integer, output_is_population, neuron_is_known, decay_is_uniform, delay_fits, readout_ends, layer_is_flat,
 )
 """What can be said before quantisation."""
 
@@ -131,7 +161,7 @@ def synapse_is_known(network: Network) -> Iterator[Finding]:
 
 LOWERED_RULES: tuple[Rule, ...] = (
     input_is_integer, output_is_population, threshold_fits, bias_fits, weight_fits, synapse_is_single, synapse_is_known,
-    decay_is_uniform, delay_fits,
+    decay_is_uniform, delay_fits, readout_ends, layer_is_flat,
 )
 """What the lowered network must satisfy."""
 

@@ -2,23 +2,39 @@
 
 Average pooling becomes sum pooling and a factor; adjacent linear maps merge; a synapse with several sources or
 targets is written out once per path. Biases move into the neurons, or, before a synaptic current with memory,
-onto an always-on neuron. All exact in real arithmetic.
+onto an always-on neuron, which takes settled decays and gains. All exact in real arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from d2e.compiler import algebra
-from d2e.compiler.passes.base import Pass, Property, canonical
+from d2e.compiler.passes.base import Pass, Property, canonical, discrete
 from d2e.compiler.paths import Path, paths_into
 from d2e.ir import (
-    IF, AvgPool2d, Conv1d, Conv2d, Delay, Edge, Flatten, Linear, Network, Neuron, Node, Output, Scale, SumPool2d,
-    Synapse, UnsupportedError, infer_shapes,
+    IF,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Edge,
+    Flatten,
+    Linear,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Scale,
+    SumPool2d,
+    Synapse,
+    UnsupportedError,
+    infer_shapes,
 )
 from d2e.ir.nodes import Array, Shape
 from d2e.ir.shapes import output_shape
@@ -35,6 +51,7 @@ class Canonicalise(Pass):
     """See the module."""
 
     name: ClassVar[str] = "canonicalise"
+    requires: ClassVar[tuple[Property, ...]] = (discrete,)
     ensures: ClassVar[tuple[Property, ...]] = (canonical,)
 
     def run(self, network: Network, target: Target) -> Network:
@@ -57,17 +74,17 @@ class _Builder:
         """An input, neuron or output and every path into it."""
         node = self.network.nodes[name]
         self.nodes[name] = node
-        total: Array | None = None
+        biases: dict[tuple[str, ...], Array] = {}  # a synapse with several sources adds its bias once
         for path in paths_into(self.network, name):
             if isinstance(node, Output):
-                chain, bias = [self._synapse(s) for s in path.synapses], None
-            else:
-                chain, bias = self._compose(path)
-            self._join(path, chain)
-            if bias is not None:
-                total = bias if total is None else total + bias
-        if total is None or not isinstance(node, Neuron):
+                self._join(path, self._as_it_is(path), path.synapses)
+                continue
+            chain = self._compose(path)
+            self._join(path, chain, [self._base(path, n) for n in chain])
+            biases |= dict(self._biases(path))
+        if not biases or not isinstance(node, Neuron):
             return
+        total = np.sum(list(biases.values()), axis=0)
         if node.has_synaptic_state and np.any(node.decays[0] != 0):
             add_constant_current(self.nodes, self.edges, name, node, total)
         else:
@@ -78,50 +95,57 @@ class _Builder:
         assert isinstance(node, Synapse)
         return node
 
-    def _compose(self, path: Path) -> tuple[list[Synapse], Array | None]:
+    def _compose(self, path: Path) -> list[Synapse]:
         shape = self.shapes[path.source]
         nodes, delay = algebra.split_delays([self._synapse(s) for s in path.synapses], path.label)
-        bias = self._bias(path, nodes, shape)
+        delay += max(0, path.recurrent - 1)
         chain = simplify([algebra.without_bias(n) for n in nodes], shape, path.label)
         if not any(not isinstance(n, Flatten) for n in chain):
             chain.append(Scale(scale=np.float64(1.0)))
-        return [*chain, *([Delay(steps=delay)] if delay else [])], bias
+        return [*chain, *([Delay(steps=delay)] if delay else [])]
 
-    def _bias(self, path: Path, nodes: list[Synapse], shape: Shape) -> Array | None:
-        bias: Array | None = None
-        for node in nodes:
-            own = algebra.bias_frame(node, shape)
-            if bias is not None:
-                bias = algebra.run_chain([algebra.without_bias(node)], bias[None], shape)[0]
-            if own is not None:
-                bias = own if bias is None else bias + own
-            shape = output_shape(path.label, node, shape)
-        if bias is not None and path.recurrent and not self._recurrent_at_source(path):
-            raise UnsupportedError(
-                "D2E-CANON-003", "a recurrent layer adds its bias from the second step on only", node=path.label,
-                hint="Mark the edge into the layer as recurrent, not the one out of it.",
-            )
-        return bias
+    def _as_it_is(self, path: Path) -> list[Synapse]:
+        """The synapses before an output, averages as convolutions."""
+        before = zip((path.source, *path.synapses), path.synapses, strict=False)
+        nodes = [(self._synapse(name), self.shapes[source]) for source, name in before]
+        return [algebra.depthwise(n, shape) if isinstance(n, AvgPool2d) else n for n, shape in nodes]
 
-    def _recurrent_at_source(self, path: Path) -> bool:
-        return any(e.source == path.source and e.recurrent for e in self.network.incoming[path.synapses[0]])
+    def _biases(self, path: Path) -> Iterator[tuple[tuple[str, ...], Array]]:
+        """(the synapse and those after it, what its bias adds to the target at every step) of a path."""
+        for i, name in enumerate(path.synapses):
+            shape = self.shapes[path.synapses[i - 1] if i else path.source]
+            own = algebra.bias_frame(self._synapse(name), shape)
+            if own is None:
+                continue
+            rest = path.synapses[i:]
+            onward = pairwise((*rest, path.target))
+            if any(e.recurrent for a, b in onward for e in self.network.incoming[b] if e.source == a):
+                raise UnsupportedError(
+                    "D2E-CANON-003", "a recurrent layer adds its bias from the second step on only", node=path.label,
+                    hint="Mark the edge into the layer as recurrent, not the one out of it.",
+                )
+            after = [algebra.without_bias(n) for n in map(self._synapse, rest[1:]) if not isinstance(n, Delay)]
+            yield rest, algebra.run_chain(after, own[None], self.shapes[name])[0]
 
-    def _join(self, path: Path, chain: Sequence[Synapse]) -> None:
-        """Add the nodes of a path under its own names, and its edges."""
+    def _join(self, path: Path, chain: Sequence[Synapse], bases: Sequence[str]) -> None:
+        """Add the nodes of a path under these names, or like them where they are taken, and its edges."""
         names = []
-        for node in chain:
-            names.append(self._name(path, node))
+        for node, base in zip(chain, bases, strict=True):
+            names.append(self._free(base, path))
             self.nodes[names[-1]] = node
         stations = [path.source, *names, path.target]
-        for i, (a, b) in enumerate(zip(stations, stations[1:], strict=False)):
-            self.edges.append(Edge(a, b, path.recurrent and i == 0))
+        for i, (a, b) in enumerate(pairwise(stations)):
+            self.edges.append(Edge(a, b, path.recurrent > 0 and i == 0))
 
-    def _name(self, path: Path, node: Synapse) -> str:
+    def _base(self, path: Path, node: Synapse) -> str:
+        """The name of the path's synapse that a node stands for."""
         like = [s for s in path.synapses if type(self._synapse(s)) is type(node)]
         weighted = [s for s in path.synapses if not isinstance(self._synapse(s), (Flatten, Delay))]
         kind = "flatten" if isinstance(node, Flatten) else "delay" if isinstance(node, Delay) else "synapse"
         plain = isinstance(node, (Flatten, Delay))
-        base = (like or [f"{path.target}.{kind}"])[-1] if plain else (weighted or [f"{path.target}.{kind}"])[-1]
+        return (like or [f"{path.target}.{kind}"])[-1] if plain else (weighted or [f"{path.target}.{kind}"])[-1]
+
+    def _free(self, base: str, path: Path) -> str:
         if base not in self.nodes:
             return base
         base = f"{base}@{path.source}"

@@ -36,7 +36,7 @@ class Discretise(Pass):
         """The network with discrete decays.
 
         Raises:
-            UsageError: D2E-DYN-002 without a time step or decay rule, D2E-DYN-003 where dt exceeds a time constant.
+            UsageError: D2E-DYN-002 without a time step above 0 or a decay rule, D2E-DYN-003 where dt exceeds a time constant.
         """
         dt = self.dt if self.dt is not None else network.input.dt
 
@@ -46,6 +46,9 @@ class Discretise(Pass):
             if dt is None:
                 raise UsageError("D2E-DYN-002", "has time constants but the time step is not known", node=name,
                                  hint="Give --dt.")
+            if not dt > 0:
+                raise UsageError("D2E-DYN-002", f"the time step is {dt:g}; it must be above 0", node=name,
+                                 hint="Give another --dt.")
             return _discrete(name, node, node.continuous, dt)
 
         return network.map(settle)
@@ -72,6 +75,7 @@ def _keep(name: str, tau: Array, rule: str, dt: float) -> Array:
     if rule not in ("euler", "exp"):
         raise UsageError("D2E-DYN-002", "the decay rule (euler or exp) is not known", node=name,
                          hint="Give --profile.")
+    tau = tau.astype(np.float64)
     if (tau <= 0).any() or (rule == "euler" and (dt > tau).any()):
         raise UsageError(
             "D2E-DYN-003", f"the time step {dt:g} exceeds the time constant {tau.min():g}", node=name,

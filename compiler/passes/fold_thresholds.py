@@ -6,7 +6,6 @@ up ``v`` by the same factor changes no comparison; the folded float network fire
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,9 +15,19 @@ from d2e.compiler import algebra
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.ir import (
-    CubaLIF, Flatten, MultiThreshold, Network, Neuron, Node, Output, Synapse, UnsupportedError, infer_shapes,
+    CubaLIF,
+    Flatten,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Synapse,
+    UnsupportedError,
+    infer_shapes,
 )
 from d2e.ir.nodes import LI, Array, Shape
+from d2e.ir.shapes import output_shape
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -37,7 +46,8 @@ class FoldThresholds(Pass):
 
         Raises:
             UnsupportedError: D2E-FOLD-001 where a factor varies within a channel of a convolution;
-                D2E-FOLD-002 where the reset value is not below the threshold; -003 for unequal output amplitudes.
+                D2E-FOLD-002 where a reset value cannot be the origin; -003 for output amplitudes that differ or
+                are not above 0.
         """
         for name in network.populations:
             network = _fold_amplitude(network, name)
@@ -47,7 +57,10 @@ class FoldThresholds(Pass):
 
 
 def _fold_reset_value(network: Network, name: str) -> Network:
-    """Measure ``v`` from the reset value: v' = v - v_reset."""
+    """Measure ``v`` from the reset value: v' = v - v_reset.
+
+    n > 1 counts thresholds from 0, and a reset after the decay leaves ``v_reset`` undecayed: both tie v to its origin.
+    """
     node = network.neuron(name)
     if node.reset != "value":
         return network
@@ -60,6 +73,12 @@ def _fold_reset_value(network: Network, name: str) -> Network:
             hint="Use a reset value below the threshold.",
         )
     keep = np.float64(1.0) if node.decays[1] is None else node.decays[1]
+    if node.max_spikes != 1 or (node.reset_when == "next" and (keep != 1).any()):
+        raise UnsupportedError(
+            "D2E-FOLD-002", f"resets to {base.max():g}, and " + (
+                "fires more than one spike a step" if node.max_spikes != 1 else "leaks with its reset in the next step"
+            ), node=name, hint="Reset to 0.",
+        )
     shifted = replace(
         node, reset="zero", v_reset=np.float64(0.0), threshold=node.threshold - base, v_init=node.v_init - base,
         bias=node.bias - (1 - keep) * base, v_min=None if node.v_min is None else node.v_min - base,
@@ -99,10 +118,10 @@ def _fold_amplitude(network: Network, name: str) -> Network:
     shapes = infer_shapes(network)
     for path in paths_from(network, name):
         if isinstance(network.nodes[path.target], Output):
-            if amplitude.size > 1 and (amplitude != amplitude.flat[0]).any():
+            if (amplitude != amplitude.flat[0]).any() or amplitude.flat[0] <= 0:
                 raise UnsupportedError(
-                    "D2E-FOLD-003", "its output neurons send spikes of unequal amplitude", node=name,
-                    hint="Move the amplitudes into the thresholds of the layer.",
+                    "D2E-FOLD-003", "its output neurons send spikes of unequal amplitude, or of none above 0", node=name,
+                    hint="Give them one amplitude above 0.",
                 )
             continue  # one amplitude for all: counts instead of amplitudes, the same order of classes
         network = _change(network, path, amplitude, shapes[name], rows=False)
@@ -123,9 +142,10 @@ def _change(network: Network, path: Path, factor: Array, shape: Shape, *, rows: 
         node = network.nodes[name]
         assert isinstance(node, Synapse)
         if isinstance(node, Flatten):
+            flat = output_shape(name, node, shape)
             if not rows and factor.size > 1:
-                factor = np.broadcast_to(factor, shape).reshape(-1)
-            shape = (math.prod(shape),)
+                factor = np.broadcast_to(factor, shape).reshape(flat)
+            shape = flat
         elif node.kind != "delay":
             scaled = (algebra.scale_rows if rows else algebra.scale_columns)(node, np.asarray(factor), shape)
             if scaled is None:

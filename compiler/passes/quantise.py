@@ -7,19 +7,33 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from d2e.compiler import activity
-from d2e.compiler.algebra import weight_of, with_weight
+from d2e.compiler.algebra import depthwise, weight_of, with_weight
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
-    LI, LIF, CubaLIF, FixedPoint, MultiThreshold, Network, Neuron, Node, Quantized, Synapse, UnsupportedError, UsageError,
+    LI,
+    LIF,
+    CubaLIF,
+    FixedPoint,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Quantized,
+    SumPool2d,
+    Synapse,
+    UnsupportedError,
+    UsageError,
+    infer_shapes,
 )
 from d2e.ir.nodes import Array
 
@@ -85,6 +99,11 @@ class Quantise(Pass):
                 "D2E-USE-003", f"weight bits {self.weight_bits} are outside 2..{self.grid.weight_bits}",
                 hint="Give --weight-bits in that range.",
             )
+        if self.scale not in get_args(Method) or not 0 < self.percentile <= 100:
+            raise UsageError(
+                "D2E-USE-012", f"scale {self.scale!r} with percentile {self.percentile:g} is not known",
+                hint=f"Scale is {', '.join(get_args(Method))}; the percentile lies above 0, up to 100.",
+            )
         if self.scale == "spikes" and self.calibration is None:
             raise UsageError("D2E-USE-004", "scale 'spikes' needs calibration data", hint="Give --calibration.")
 
@@ -96,7 +115,7 @@ class Quantise(Pass):
                 -003 where it saturates; D2E-RANGE-001 where one step's input can overflow.
         """
         seen = None if self.calibration is None else activity.observe(network, self.calibration)
-        result = network
+        result = _weighted(network)
         for name in network.populations:
             result = self._population(result, name, seen)
         for name in network.populations:
@@ -131,7 +150,13 @@ class Quantise(Pass):
             unit = min(candidates["all"], key=lambda u: sum(self._weight_error(a, u) for a in arrays))
         else:
             unit = candidates[method][0]
-        return self._with_unit(network, name, unit, seen)
+        result = self._with_unit(network, name, unit, seen)
+        if not result.neuron(name).bias.any() and not any(weight_of(result.nodes[s]).any() for s in weights):
+            raise UnsupportedError(
+                "D2E-QUANT-001", f"all its input weights, at most {values.max():.3g}, round to zero beside a threshold "
+                f"of {_theta(node):.3g}", node=name, hint="Lower the threshold or scale the weights up.",
+            )
+        return result
 
     # ----- the search for the unit (float value of one weight step)
 
@@ -187,6 +212,16 @@ class Quantise(Pass):
         return network.with_nodes(changed)
 
 
+def _weighted(network: Network) -> Network:
+    """Sums over windows as convolutions: a spike then adds a weight in the units of its target, not 1."""
+    shapes = infer_shapes(network)
+    return network.map(
+        lambda name, node: depthwise(node, shapes[network.incoming[name][0].source])
+        if isinstance(node, SumPool2d) and not isinstance(network.nodes[network.outgoing[name][0].target], Output)
+        else node
+    )
+
+
 def _theta(node: Neuron) -> float:
     """The float threshold that the unit must divide: the largest level of a multi-threshold neuron."""
     return float(node.levels.max()) if isinstance(node, MultiThreshold) else float(node.threshold)
@@ -197,14 +232,15 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
     fixed = grid.arithmetic
     one = 1 << fixed.fraction_bits
     soft = node.reset == "subtract" and not isinstance(node, LI)
-    leaky = node.decays[1] is not None and bool((node.decays[1] != 1).any())
+    keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]
+    current = keeps[0] is not None and bool((keeps[0] != 0).any())
+    leaky = keeps[1] is not None and bool((keeps[1] != 1 << fixed.decay_bits).any())
     whole = soft or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
     bias_int = np.rint(bias / unit).astype(np.int64) * one if whole else _bias_grid(bias / unit * one, grid)
-    keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]
     theta = np.int64(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
     changes: dict[str, Any] = {
         "threshold": theta, "bias": bias_int, "gain": np.int64(1), "amplitude": np.int64(1), "v_reset": np.int64(0),
-        "v_init": _start(node.v_init, unit, one, whole and not leaky), "arithmetic": fixed,
+        "v_init": _start(node.v_init, unit, one, whole and not leaky and not current), "arithmetic": fixed,
         "quantized": Quantized(bits, np.float64(unit)),
         "v_min": None if node.v_min is None else np.rint(node.v_min / unit * one).astype(np.int64),
         "reset_by": None if node.reset_by is None else np.rint(node.reset_by / unit).astype(np.int64),
@@ -217,9 +253,9 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
         changes["u_init"] = np.rint(node.u_init / unit * one).astype(np.int64)
     if isinstance(node, MultiThreshold):
         changes |= {"threshold": np.int64(1), "levels": np.rint(node.levels / unit).astype(np.int64)}
-    if leaky or not whole:
+    if leaky or current or not whole:
         changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
-    if soft and leaky and node.reset_when == "same" and not isinstance(node, (CubaLIF, MultiThreshold)):
+    if soft and leaky and not current and node.reset_when == "same" and not isinstance(node, MultiThreshold):
         # decay * (v - r) = decay * v - decay * r: the same step with the reset after the decay
         amount = node.threshold if node.reset_by is None else node.reset_by
         decayed = np.rint(np.asarray(node.decays[1]) * amount / unit).astype(np.int64)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from d2e.compiler.paths import Path, paths_into
-from d2e.ir import Conv1d, Conv2d, Input, Linear, Network, Neuron, Scale, SumPool2d
+from d2e.ir import LI, Conv1d, Conv2d, CubaLIF, Input, Linear, Network, Neuron, Scale, SumPool2d
 from d2e.ir.nodes import Array, MultiThreshold
 
 
@@ -67,10 +68,8 @@ def population_range(network: Network, name: str, time_steps: int | None) -> Ran
         least, largest = _spread(least, node), _spread(largest, node)
         low, high = low + least, high + largest
     unit = float(1 << node.arithmetic.fraction_bits) if node.arithmetic else 1.0
-    bias = node.bias / unit
-    step = np.maximum(np.abs(low), np.abs(high)) + np.abs(bias)
-    start = float(np.abs(node.v_init).max()) / unit
-    state = _accumulated(node, float(step.max()), start, time_steps)
+    step = np.maximum(np.abs(low), np.abs(high))
+    state = _accumulated(node, step, unit, time_steps)
     return Range(float(low.min()), float(high.max()), state)
 
 
@@ -81,22 +80,37 @@ def _spread(bound: Array, node: Neuron) -> Array:
     return bound
 
 
-def _accumulated(node: Neuron, step: float, start: float, time_steps: int | None) -> float | None:
-    """Bound on the accumulated input: geometric with a leak, times the steps without."""
-    total = step
-    for decay in node.decays:
-        if decay is None:
-            continue
-        keep = float(decay.max()) / (1 << node.arithmetic.decay_bits if node.arithmetic else 1)
-        if keep < 1:
-            longest = 1 / (1 - keep)
-            total *= longest if time_steps is None else min(longest, time_steps)
-        elif time_steps is None:
-            return None
-        else:
-            total *= time_steps
-    if node.decays[1] is None:
-        if time_steps is None:
-            return None
-        total *= time_steps
-    return start + total
+def _accumulated(node: Neuron, step: Array, unit: float, time_steps: int | None) -> float | None:
+    """Bound on |u| and |v|: what enters, summed over the steps and their leaks, on top of the start or of a reset."""
+    current, membrane = (_longest(node, decay, time_steps) for decay in node.decays)
+    if node.decays[0] is None:
+        current = 1.0
+    if current is None or membrane is None:
+        return None
+    u_init = np.abs(node.u_init) / unit if isinstance(node, CubaLIF) else 0.0
+    u = u_init + step * current
+    start = max(float(np.abs(node.v_init).max()) / unit, _below(node, unit))
+    return start + float((u + np.abs(node.bias) / unit).max()) * membrane
+
+
+def _longest(node: Neuron, decay: Array | None, time_steps: int | None) -> float | None:
+    """Sum of decay**k over the run; None: without limit."""
+    one = 1 << node.arithmetic.decay_bits if node.arithmetic else 1
+    keep = 1.0 if decay is None else float(decay.max()) / one
+    limit = math.inf if time_steps is None else float(time_steps)
+    longest = min(limit, 1 / (1 - keep)) if keep < 1 else limit
+    return None if longest == math.inf else longest
+
+
+def _below(node: Neuron, unit: float) -> float:
+    """How far below 0 a soft reset can take ``v``: where more is taken than the (decayed) threshold that was reached."""
+    if node.reset != "subtract" or isinstance(node, LI):
+        return 0.0
+    reached = node.levels * node.threshold if isinstance(node, MultiThreshold) else node.threshold
+    taken = node.reset_by if node.reset_by is not None and not isinstance(node, MultiThreshold) else reached
+    keep = 1.0
+    if node.reset_when == "next" and node.decays[1] is not None:
+        keep = float(node.decays[1].min()) / (1 << node.arithmetic.decay_bits if node.arithmetic else 1)
+    missing = float((taken - keep * reached).max())
+    times = 1 if isinstance(node, MultiThreshold) else node.max_spikes or math.inf
+    return times * (missing + 1 / unit) if missing > 0 else 0.0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,14 +106,3 @@ def test_more_groups_than_lava_holds() -> None:
 def test_order_is_where_lava_keeps_each_neuron(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(3).integers(0, 99, shape)
     assert (w.to_lava(values, shape).reshape(-1) == values.reshape(-1)[w.order(shape)]).all()
-
-
-def test_npz_bytes_do_not_know_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = {"b": np.arange(6).reshape(2, 3).T, "a": np.array(7)}
-    w.write_npz(tmp_path / "one.npz", arrays)
-    monkeypatch.setattr(time, "time", lambda: 2e9)
-    w.write_npz(tmp_path / "two.npz", dict(reversed(arrays.items())))
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-    with np.load(tmp_path / "one.npz") as kept:
-        assert (kept["b"] == arrays["b"]).all()
-        assert kept["a"].shape == ()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from d2e.ir import AvgPool2d, Network, Neuron, Synapse
+from d2e.ir import AvgPool2d, Network, Synapse
 from d2e.ir.nodes import LI, MultiThreshold
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from d2e.ir import (
     Flatten,
     MultiThreshold,
     Network,
-    Neuron,
     Node,
     Output,
     Synapse,

@@ -17,6 +17,7 @@ from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.ranges import population_range
+from d2e.compiler.passes.units import candidate_units, threshold_of
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
     LI,
@@ -142,7 +143,7 @@ class Quantise(Pass):
         if not values.any() and not node.bias.any():
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
                                    hint="Remove the layer or train it again.")
-        candidates = self._units(node, values)
+        candidates = candidate_units(node, values, self.weight_bits, self.percentile, self.grid)
         method = self.scale if self.scale != "auto" else ("spikes" if seen is not None else "mse")
         if method == "spikes" and seen is not None and not isinstance(node, LI):
             unit = min(candidates["all"], key=lambda u: self._spike_error(network, name, u, seen))
@@ -154,32 +155,9 @@ class Quantise(Pass):
         if not result.neuron(name).bias.any() and not any(weight_of(result.nodes[s]).any() for s in weights):
             raise UnsupportedError(
                 "D2E-QUANT-001", f"all its input weights, at most {values.max():.3g}, round to zero beside a threshold "
-                f"of {_theta(node):.3g}", node=name, hint="Lower the threshold or scale the weights up.",
+                f"of {threshold_of(node):.3g}", node=name, hint="Lower the threshold or scale the weights up.",
             )
         return result
-
-    # ----- the search for the unit (float value of one weight step)
-
-    def _units(self, node: Neuron, values: Array) -> dict[str, list[float]]:
-        """Candidate units by method; every unit divides the threshold exactly."""
-        top = (1 << (self.weight_bits - 1)) - 1
-        largest = max(float(values.max()), 1e-30)
-        outlier = max(float(np.percentile(values, self.percentile)), largest / (1 << 20))
-        wanted = {"max": [largest / top], "percentile": [outlier / top]}
-        wanted["all"] = [largest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
-        return {m: sorted({self._exact_unit(node, u) for u in units}, reverse=True) for m, units in wanted.items()}
-
-    def _exact_unit(self, node: Neuron, unit: float) -> float:
-        if isinstance(node, LI):
-            return unit
-        theta = _theta(node)
-        steps = max(1, min(int(theta / unit + 1e-9), self.grid.threshold_max))
-        if node.reset == "subtract" and self.grid.mantissa_max:
-            exponent = 0
-            while steps >> exponent > self.grid.mantissa_max:
-                exponent += 1
-            steps = steps >> exponent << exponent
-        return theta / steps
 
     def _round(self, array: Array, unit: float) -> Array:
         half = 1 << (self.weight_bits - 1)
@@ -220,11 +198,6 @@ def _weighted(network: Network) -> Network:
         if isinstance(node, SumPool2d) and not isinstance(network.nodes[network.outgoing[name][0].target], Output)
         else node
     )
-
-
-def _theta(node: Neuron) -> float:
-    """The float threshold that the unit must divide: the largest level of a multi-threshold neuron."""
-    return float(node.levels.max()) if isinstance(node, MultiThreshold) else float(node.threshold)
 
 
 def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: int) -> Neuron:

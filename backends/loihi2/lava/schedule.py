@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from d2e.compiler.paths import paths_into
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
-from d2e.ir.nodes import Delay, Flatten, Input, Neuron, Shape
+from d2e.ir.nodes import Delay, Flatten, Neuron, Shape
 from d2e.ir.shapes import infer_shapes
 
 
@@ -80,27 +81,17 @@ def schedule(network: Network) -> Schedule:
 
 
 def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> Iterator[Path]:
-    """Walk back from a neuron to every Input or neuron behind it."""
-    todo: list[tuple[str, int, int, str | None, Shape]] = [
-        (e.source, int(e.recurrent), 0, None, ()) for e in reversed(network.incoming[target])
-    ]
-    while todo:
-        name, recurrent, steps, synapse, shape = todo.pop()
-        node = network.nodes[name]
-        if isinstance(node, (Input, Neuron)):
-            yield Path(name, target, synapse, shape if synapse else shapes[name], steps, recurrent)
-            continue
-        linear = not isinstance(node, (Delay, Flatten))
-        if linear and synapse is not None:
+    """Every path into a neuron, with its one linear map."""
+    for path in paths_into(network, target):
+        maps = [s for s in path.synapses if not isinstance(network.nodes[s], (Delay, Flatten))]
+        if len(maps) > 1:
             raise UnsupportedError(
-                "D2E-LAVA-012", f"two linear maps ({name!r}, {synapse!r}) follow without neurons between",
-                node=name, hint="Merge them, or put neurons between them.",
+                "D2E-LAVA-012", f"two linear maps ({maps[0]!r}, {maps[1]!r}) follow without neurons between",
+                node=maps[0], hint="Merge them, or put neurons between them.",
             )
-        if isinstance(node, Delay):
-            steps += node.steps
-        for edge in reversed(network.incoming[name]):
-            enters = shapes[edge.source] if linear else shape
-            todo.append((edge.source, recurrent + edge.recurrent, steps, name if linear else synapse, enters))
+        steps = sum(node.steps for s in path.synapses if isinstance(node := network.nodes[s], Delay))
+        enters = shapes[network.incoming[maps[0]][0].source if maps else path.source]
+        yield Path(path.source, target, maps[0] if maps else None, enters, steps, int(path.recurrent))
 
 
 def _depths(network: Network, paths: tuple[Path, ...]) -> dict[str, int]:

@@ -90,7 +90,7 @@ class PopulationPlan:
 def last(array: Array, shape: Shape) -> Array:
     """Frames [..., *shape] flattened channels last."""
     lead = array.shape[: array.ndim - len(shape)]
-    return np.moveaxis(array, len(lead), -1).reshape(*lead, -1) if len(shape) > 1 else array
+    return np.moveaxis(array, len(lead), -1).reshape(*lead, math.prod(shape)) if len(shape) > 1 else array
 
 
 def first(array: Array, shape: Shape) -> Array:

@@ -1,0 +1,246 @@
+"""loihi2-sim is the reference, bit for bit, on random lowered networks: both forms, every batch size and thread count."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, whole
+
+from d2e.backends.loihi2.simulator import run as module
+from d2e.backends.loihi2.simulator.run import Simulator, simulate
+from d2e.ir import (
+    LI, Conv2d, Delay, Edge, FixedPoint, Flatten, Input, Linear, Network, Node, Output, Scale, UnsupportedError,
+    UsageError, reference, verified,
+)
+from d2e.ir.reference import Trace
+
+ONE = 4096
+WIDTH = 1 << 24
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using padding='same'")  # torch's, about its speed
+        yield
+
+
+@pytest.fixture(params=["as it chooses", "event driven", "dense"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param != "as it chooses":
+        monkeypatch.setattr(module, "_DENSE_RATE", 2.0 if request.param == "event driven" else -1.0)
+    return str(request.param)
+
+
+def assert_equal(a: Trace, b: Trace, note: str = "") -> None:
+    for kind in ("counts", "spikes", "u", "v"):
+        left, right = getattr(a, kind), getattr(b, kind)
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=f"{note} {kind} of {name}")
+    np.testing.assert_array_equal(a.output, b.output, err_msg=note)
+
+
+def check(network: Network, frames: np.ndarray, note: str = "") -> Trace:
+    trace = simulate(network, frames, "state")
+    assert_equal(reference.run(network, frames, "state"), trace, note)
+    return trace
+
+
+@pytest.mark.parametrize("start", range(0, 324, 36))
+def test_random_lowered_networks(form: str, start: int) -> None:
+    for seed in range(start, start + 36):
+        check(*random_lowered(seed), note=f"seed {seed}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(1000, 4000, 250))
+def test_many_random_lowered_networks(form: str, start: int) -> None:
+    for seed in range(start, start + 250):
+        check(*random_lowered(seed), note=f"seed {seed}")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, 2, 7, 33])
+def test_any_batch_and_thread_count_gives_the_same(form: str, batch: int, threads: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_CACHE_BYTES", 400)  # many small chunks
+    for seed in (1, 3, 4, 13):
+        network, _ = random_lowered(seed)
+        rng = np.random.default_rng(seed)
+        frames = rng.integers(0, network.input.max_payload + 1, (batch, 9, *network.input.shape))
+        frames *= rng.random(frames.shape) < 0.4
+        whole_batch = reference.run(network, frames, "state")
+        assert_equal(whole_batch, Simulator(network).run(frames, "state", threads), f"seed {seed}")
+
+
+def test_less_is_recorded_where_less_is_asked() -> None:
+    network, frames = random_lowered(0)
+    full = simulate(network, frames, "state")
+    counts, spikes = simulate(network, frames, "counts"), simulate(network, frames, "spikes")
+    assert (counts.spikes, counts.u, spikes.v) == ({}, {}, {})
+    for name in network.populations:
+        np.testing.assert_array_equal(counts.counts[name], full.counts[name])
+        np.testing.assert_array_equal(spikes.spikes[name], full.spikes[name])
+
+
+def test_a_simulator_starts_from_rest_every_time() -> None:
+    network, frames = random_lowered(4)
+    simulator = Simulator(network)
+    first = simulator.run(frames, "state")
+    assert_equal(first, simulator.run(frames, "state"))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(0, 4), (2, 0), (1, 1)])
+@pytest.mark.parametrize("seed", range(len(KINDS)))
+def test_no_samples_or_steps_are_fine(seed: int, batch: int, steps: int) -> None:
+    network, _ = random_lowered(seed)
+    frames = np.zeros((batch, steps, *network.input.shape), np.int64)
+    trace = simulate(network, frames, "counts")
+    assert trace.output.shape == (batch, steps, *network.output.shape)
+
+
+def build(*synapses: tuple[str, Node], neuron: Node, payload: int = 1, coding: Any = "spikes", shape: Any = (4,)) -> Network:
+    nodes: dict[str, Node] = {"input": Input(shape=shape, max_payload=payload, coding=coding)}
+    edges, last = [], "input"
+    for name, node in (*synapses, ("neuron", neuron), ("output", Output(shape=neuron.shape))):  # type: ignore[attr-defined]
+        nodes[name] = node
+        edges.append(Edge(last, name))
+        last = name
+    return verified(Network(nodes, tuple(edges)))
+
+
+WEIGHT = whole(np.random.default_rng(5).integers(-128, 128, (6, 4)))
+
+
+@pytest.mark.parametrize("payload", [1, 2, 200, 255, 256, 500])
+@pytest.mark.parametrize("coding", ["spikes", "signed"])
+def test_graded_and_signed_payloads(form: str, payload: int, coding: str) -> None:
+    rng = np.random.default_rng(payload)
+    low = -payload if coding == "signed" else 0
+    dense = build(("dense", Linear(weight=WEIGHT)), neuron=lif((6,), threshold=whole(3000)), payload=payload, coding=coding)
+    frames = rng.integers(low, payload + 1, (3, 8, 4))
+    frames[0, 0] = payload
+    check(dense, frames)
+    kernel = Conv2d(weight=whole(rng.integers(-128, 128, (3, 2, 3, 3))), padding=(1, 1))
+    conv = build(
+        ("conv", kernel), neuron=lif((3, 5, 5), threshold=whole(5000), decay_syn=whole(2000), decay_mem=whole(3000)),
+        payload=payload, coding=coding, shape=(2, 5, 5),
+    )
+    check(conv, rng.integers(low, payload + 1, (2, 8, 2, 5, 5)))
+
+
+EDGES = {
+    "u wraps up": (127, 1100, {}), "u wraps down": (-128, 1100, {}), "v saturates": (127, 900, {}),
+    "leaky": (127, 1030, {"decay_mem": whole(4000), "decay_syn": whole(3900)}),
+    "soft": (100, 1100, {"decay_syn": whole(ONE), "decay_mem": whole(0)}),
+    "u exactly at the edge": (128, 1024, {}), "v at the edge": (-128, 1024, {}),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_overflow_edges(form: str, case: str) -> None:
+    w, payload, options = EDGES[case]
+    network = build(
+        ("dense", Linear(weight=whole([[w], [-w], [w - 1]]))), neuron=lif((3,), threshold=whole((1 << 17) - 1), **options),
+        payload=payload, shape=(1,),
+    )
+    frames = np.full((1, 12, 1), payload)
+    frames[0, 3] = 0
+    simulator = Simulator(network)
+    trace = simulator.run(frames, "state")
+    assert_equal(reference.run(network, frames, "state"), trace)
+    assert simulator.overflows["neuron"] > 0
+
+
+def test_overflows_are_counted_once_each() -> None:
+    network = build(("dense", Linear(weight=whole([[100]]))), neuron=lif((1,), threshold=whole(10)), payload=2000, shape=(1,))
+    simulator = Simulator(network)
+    frames = np.array([2000, 0, 1400, 5]).reshape(1, 4, 1)
+    simulator.run(frames)
+    assert simulator.overflows == {"neuron": 2}  # 200,000 and 140,000 of at most 131,072
+    simulator.run(frames)
+    assert simulator.overflows == {"neuron": 4}
+
+
+@pytest.mark.parametrize("decays", [(0, ONE), (ONE, 0), (3000, 3500), (ONE, ONE)])
+def test_the_readout_sends_its_membrane(form: str, decays: tuple[int, int]) -> None:
+    node = LI(
+        shape=(6,), arithmetic=FixedPoint(), reset="zero", fire="gt", gain=whole(1), threshold=whole(131071),
+        bias=whole(np.arange(-100, 500, 100)), v_init=whole(7), decay_syn=whole(decays[0]), decay_mem=whole(decays[1]),
+    )
+    network = build(("dense", Linear(weight=WEIGHT)), neuron=node)
+    trace = check(network, (np.random.default_rng(0).random((2, 20, 4)) < 0.5).astype(int))
+    np.testing.assert_array_equal(trace.output, trace.v["neuron"])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 40])
+def test_delays_and_convolutional_recurrence(form: str, steps: int) -> None:
+    rng = np.random.default_rng(steps)
+    nodes: dict[str, Node] = {
+        "input": Input(shape=(2, 4, 4)), "late": Delay(steps=steps),
+        "conv": Conv2d(weight=whole(rng.integers(-60, 90, (2, 2, 3, 3))), padding="same"),
+        "neuron": lif((2, 4, 4), threshold=whole(100), decay_mem=whole(3700)),
+        "back": Conv2d(weight=whole(rng.integers(-60, 60, (2, 2, 3, 3))), padding=(1, 1)), "wait": Delay(steps=steps),
+        "flat": Flatten(), "dense": Linear(weight=whole(rng.integers(-60, 90, (3, 32)))),
+        "last": lif((3,), threshold=whole(150)), "output": Output(shape=(3,)),
+    }
+    line = ["input", "late", "conv", "neuron", "flat", "dense", "last", "output"]
+    edges = [Edge(a, b) for a, b in zip(line, line[1:], strict=False)]
+    loop = [Edge("neuron", "back", True), Edge("back", "wait"), Edge("wait", "neuron")]
+    network = Network(nodes, (*edges, *loop))
+    trace = check(network, (rng.random((3, 14, 2, 4, 4)) < 0.4).astype(int))
+    assert steps > 14 or trace.counts["neuron"].any()
+
+
+def test_populations_that_feed_each_other_run_too() -> None:
+    tangled = 0
+    for seed in range(7, 127, 12):  # the loop over three layers
+        network, frames = random_lowered(seed)
+        tangled += Simulator(network).tangled
+        check(network, frames, f"seed {seed}")
+    assert tangled == 10
+
+
+def test_two_recurrent_layers_of_one_population_are_refused() -> None:
+    nodes: dict[str, Node] = {
+        "input": Input(shape=(3,)), "dense": Linear(weight=whole(np.eye(3))), "neuron": lif((3,), threshold=whole(1)),
+        "a": Linear(weight=whole(np.ones((3, 3)))), "b": Linear(weight=whole(np.ones((3, 3)))), "output": Output(shape=(3,)),
+    }
+    pairs = [("input", "dense"), ("dense", "neuron"), ("a", "neuron"), ("b", "neuron"), ("neuron", "output")]
+    loops = Edge("neuron", "a", True), Edge("neuron", "b", True)
+    with pytest.raises(UnsupportedError) as caught:
+        Simulator(Network(nodes, (*(Edge(*p) for p in pairs), *loops)))
+    assert caught.value.code == "D2E-SIM-002"
+
+
+def test_input_beyond_exact_sums_is_refused() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        Simulator(build(("dense", Linear(weight=WEIGHT)), neuron=lif((6,), threshold=whole(1)), payload=1 << 20))
+    assert caught.value.code == "D2E-SIM-001"
+
+
+def test_frames_that_do_not_fit_are_told() -> None:
+    network = build(("dense", Linear(weight=WEIGHT)), neuron=lif((6,), threshold=whole(9)))
+    for frames, code in ((np.zeros((2, 3, 5)), "D2E-INPUT-001"), (np.full((1, 2, 4), 2), "D2E-INPUT-003")):
+        with pytest.raises(UsageError) as caught:
+            simulate(network, frames)
+        assert caught.value.code == code
+
+
+def test_real_valued_ones_and_booleans_are_spikes_too(form: str) -> None:
+    network = build(("dense", Linear(weight=WEIGHT)), neuron=lif((6,), threshold=whole(90)))
+    ones = np.random.default_rng(2).random((2, 9, 4)) < 0.5
+    a, b, c = (simulate(network, ones.astype(kind), "state") for kind in (np.int64, bool, np.float32))
+    assert_equal(a, b)
+    assert_equal(a, c)
+
+
+def test_a_scale_joins_populations_of_one_shape(form: str) -> None:
+    rng = np.random.default_rng(9)
+    for scale in (whole(90), whole(rng.integers(-90, 120, (2, 3, 3)))):
+        neuron = lif((2, 3, 3), threshold=whole(100))
+        check(build(("s", Scale(scale=scale)), neuron=neuron, shape=(2, 3, 3)), (rng.random((2, 7, 2, 3, 3)) < 0.5).astype(int))

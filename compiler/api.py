@@ -18,6 +18,7 @@ from d2e.compiler.frontends.files import Source, load_model
 from d2e.compiler.measure import Measured, measure, reference_run
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
@@ -25,6 +26,8 @@ from d2e.compiler.target import Target, find
 from d2e.ir import GateError, Network, UsageError, to_text, verified
 
 Listener = Callable[[int, int, Step], None]
+_PASS = re.compile(r"\s*([\w-]+)(?:\{([^{}]*)\})?\s*")
+_PASSES = re.compile(f"{_PASS.pattern}(?:,{_PASS.pattern})*")
 _TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
 
 
@@ -94,7 +97,8 @@ def compile(
         "time_steps": source.input.time_steps, "dt": dt, **chip_options,
     }
     pipeline = _selected(chip.pipeline(options), passes)
-    meter = _Meter(chip, source, held_out)
+    settled = Discretise(dt=dt).run(source, chip)  # what the source means step by step, to measure against
+    meter = _Meter(chip, settled, held_out)
     watch = _Watch(listen, print_ir_after, time_passes, [p.name for p in pipeline])
     steps = run_passes(pipeline, source, chip, listen=watch, measure=meter if held_out else None, stop_after=stop_after)
     meter.rows += [{"pass": s.name, **{k: v for k, v in s.measured.items() if k != "pass"}} for s in steps if s.measured]
@@ -103,7 +107,7 @@ def compile(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
         _report(chip, network, source, meter), _facts(model, target, {
             "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "passes": passes,
-        }), [("source", source), *((s.name, s.network) for s in steps)], _log(steps, meter), source=source, save_ir=save_ir,
+        }), [("source", source), *((s.name, s.network) for s in steps)], _log(steps, meter), source=settled, save_ir=save_ir,
     )
     if max_drop is not None:
         _gate(program, max_drop)
@@ -140,25 +144,33 @@ def _selected(pipeline: Sequence[Pass], text: str | None) -> list[Pass]:
         return list(pipeline)
     known = {p.name: p for p in pipeline}
     chosen = []
-    for match in re.finditer(r"([\w-]+)(?:\{(.*?)\})?\s*(?:,|$)", text):
+    if not _PASSES.fullmatch(text):
+        raise UsageError("D2E-USE-005", f"{text!r} is no list of passes", hint="Write pass,pass{option=value},pass.")
+    for match in _PASS.finditer(text):
         if match[1] not in known:
             raise UsageError("D2E-USE-005", f"there is no pass {match[1]!r}", hint=f"Passes: {', '.join(known)}.")
         chosen.append(_with_options(known[match[1]], _pairs(match[2])))
     return chosen
 
 
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()], "Method": str,
+}
+"""Reads a pass's option from text, by its declared type."""
+
+
 def _with_options(each: Pass, pairs: list[tuple[str, str]]) -> Pass:
-    plain = {f.name: getattr(each, f.name) for f in fields(each) if isinstance(getattr(each, f.name), (int, float, str))}
+    plain = {f.name: _KINDS[kind] for f in fields(each) if (kind := str(f.type).removesuffix(" | None")) in _KINDS}
     changes: dict[str, Any] = {}
     for key, value in pairs:
         if key not in plain:
             raise UsageError("D2E-USE-005", f"pass {each.name!r} has no option {key!r}",
                              hint=f"Options: {', '.join(plain) or 'none'}.")
-        kind = type(plain[key])
         try:
-            changes[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
-        except ValueError:
-            raise UsageError("D2E-USE-005", f"{key}={value} is no {kind.__name__}") from None
+            changes[key] = plain[key](value)
+        except (ValueError, KeyError):
+            raise UsageError("D2E-USE-005", f"option {key.replace('_', '-')}={value} of pass {each.name!r} is not "
+                             "understood", hint="Numbers are written 4 or 0.5, switches true or false.") from None
     return replace(each, **changes)
 
 
@@ -245,7 +257,7 @@ def _log(steps: Sequence[Step], meter: _Meter) -> str:
 def _gate(program: Program, max_drop: float) -> None:
     accuracy = program.report["accuracy"]
     drop = 100 * (accuracy["source"] - accuracy["program"])
-    if drop > max_drop:
+    if not drop <= max_drop:  # a limit that is no number allows nothing
         raise GateError(
             "D2E-GATE-001", f"the program loses {drop:.2f} points of accuracy, at most {max_drop:g} are allowed",
             hint="Give --calibration, or more --weight-bits; the report shows the pass that loses them.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,12 +43,13 @@ def load(source: Source, what: str = "data") -> Data:
     """Frames and labels of a file or of arrays.
 
     Args:
-        source: a ``.npz`` with ``x`` (frames) and, for accuracy, ``y`` (labels); a ``.npy`` of frames; or (x, y) or x as
-            arrays.
+        source: a ``.npz`` with ``x`` (frames) and, for accuracy, ``y`` (labels); a ``.npy`` of frames; or (x, y) or x
+            as arrays.
         what: names it in messages.
 
     Raises:
-        UsageError: D2E-DATA-001 for a file that cannot be read, -002 for missing arrays, -003 for labels that do not fit.
+        UsageError: D2E-DATA-001 for a file that cannot be read, -002 for missing arrays, -003 for labels that do
+            not fit.
     """
     if isinstance(source, Data):
         return source
@@ -66,9 +68,15 @@ def load(source: Source, what: str = "data") -> Data:
         raise UsageError("D2E-DATA-001", f"{what} {path} is no whole .npz or .npy file",
                          hint="Save it with numpy.savez(x=frames, y=labels).") from None
     if "x" not in arrays:
-        raise UsageError("D2E-DATA-002", f"{what} {path} has no array 'x' (it has {', '.join(arrays) or 'none'})",
+        raise UsageError("D2E-DATA-002", f"{what} {path} has no array 'x' (it has {_listed(arrays)})",
                          hint="Save it with numpy.savez(x=frames, y=labels).")
     return _checked(arrays["x"], arrays.get("y"), f"{what} {path}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """A few names as text."""
+    first = list(names)
+    return (", ".join(first[:4]) + (", …" if len(first) > 4 else "")) or "none"
 
 
 def _checked(frames: Array, labels: Array | None, what: str) -> Data:
@@ -95,5 +103,6 @@ def fit(data: Data, network: Network, what: str = "data") -> Data:
                          hint="Give --time-steps.")
     classes = int(np.prod(network.output.shape))
     if data.labels is not None and (data.labels.min() < 0 or data.labels.max() >= classes):
-        raise UsageError("D2E-DATA-003", f"the labels of {what} reach {data.labels.max()}, the network has {classes} outputs")
+        raise UsageError("D2E-DATA-003", f"the labels of {what} reach from {data.labels.min()} to {data.labels.max()}, "
+                         f"the network has {classes} outputs", hint="Labels are class indices from 0.")
     return Data(frames, data.labels)

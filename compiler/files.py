@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -32,6 +33,27 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
             archive.writestr(entry, buffer.getvalue())
 
 
+def write_whole(path: Path, arrays: Mapping[str, Array]) -> None:
+    """`write_npz`, whole or not at all.
+
+    Raises:
+        UsageError: D2E-FILE-011 where the file cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
+            partial = Path(file.name)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        write_npz(partial, arrays)
+        partial.chmod(0o644)
+        partial.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """Hash of a file."""
     with path.open("rb") as file:
@@ -42,20 +64,39 @@ def check_folder(target: Path) -> None:
     """Raise unless a program may be written to ``target``.
 
     Raises:
-        UsageError: D2E-FILE-010 where something is there that d2e did not make, D2E-FILE-011 where nothing can be written.
+        UsageError: D2E-FILE-010 where something is there that d2e did not make, D2E-FILE-011 where nothing can be
+            written.
     """
-    if target.exists() and not _ours(target):
+    try:
+        taken = target.exists() and not _ours(target)
+        above = target.absolute().parent
+        while not above.exists():
+            above = above.parent
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    if taken:
         raise UsageError("D2E-FILE-010", f"{target} is there already and was not made by d2e",
                          hint="Choose another folder with -o.")
-    above = target.absolute().parent
-    while not above.exists():
-        above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise UsageError("D2E-FILE-011", f"nothing can be written to {above}", hint="Choose another folder with -o.")
+        raise _unwritable(above)
+
+
+def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
+    why = f": {error.strerror or error}" if error else ""
+    return UsageError("D2E-FILE-011", f"nothing can be written to {path}{why}", hint="Choose another folder with -o.")
 
 
 def _ours(target: Path) -> bool:
-    return target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
+    """Whether a folder is empty or holds a program, told by its manifest (other tools have a manifest.json too)."""
+    if not target.is_dir():
+        return False
+    if not any(target.iterdir()):
+        return True
+    try:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"d2e", "target", "files"} <= manifest.keys()
 
 
 @contextlib.contextmanager
@@ -72,24 +113,33 @@ def new_folder(target: Path) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     except OSError as error:
-        raise UsageError("D2E-FILE-011", f"nothing can be written to {final.parent}: {error.strerror}",
-                         hint="Choose another folder with -o.") from None
+        raise _unwritable(final.parent, error) from None
     try:
         temporary.chmod(0o755)
         yield temporary
         if final.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-            final.rename(old / "it")
-            temporary.rename(final)
-            shutil.rmtree(old)
+            _exchange(temporary, final)
         else:
             temporary.rename(final)
     except OSError as error:
-        raise UsageError("D2E-FILE-011", f"{final} cannot be written: {error.strerror or error}",
-                         hint="Choose another folder with -o.") from None
+        raise _unwritable(final, error) from None
     finally:
         if temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
             for folder in made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def _exchange(new: Path, final: Path) -> None:
+    """Put ``new`` in the place of ``final``, which then is gone; where that fails, it is back."""
+    old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+    try:
+        final.rename(old / "it")
+        try:
+            new.rename(final)
+        except OSError:
+            (old / "it").rename(final)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

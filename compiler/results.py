@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from d2e.compiler import data as data_sets
-from d2e.compiler.files import write_npz
+from d2e.compiler.files import write_whole
 from d2e.compiler.measure import classify
 from d2e.compiler.program import Program
 from d2e.ir import UsageError
@@ -39,10 +39,7 @@ def run_to_file(
         arrays = {"output": result.output, "predictions": predictions}
         for kind in ("counts", "spikes", "u", "v"):
             arrays |= {f"{kind}/{name}": a for name, a in getattr(result, kind).items()}
-        try:
-            write_npz(Path(output), arrays)
-        except OSError as error:
-            raise UsageError("D2E-FILE-011", f"{output} cannot be written: {error.strerror}") from None
+        write_whole(Path(output), arrays)
     if as_json:
         return json.dumps(summary, indent=1)
     spikes = ", ".join(f"{n} {v:,.1f}" for n, v in summary["spikes_per_sample"].items())

@@ -33,7 +33,7 @@ class D2EError(Exception):
 
     def __str__(self) -> str:
         where = f" (node {self.node!r})" if self.node else ""
-        hint = f" {self.hint}" if self.hint else ""
+        hint = f". {self.hint}" if self.hint else ""
         return f"{self.code}: {self.message}{where}{hint}"
 
 
@@ -79,7 +79,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" (node {self.node!r})" if self.node else ""
-        hint = f" {self.hint}" if self.hint else ""
+        hint = f". {self.hint}" if self.hint else ""
         return f"{self.code}: {self.message}{where}{hint}"
 
 

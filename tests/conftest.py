@@ -1,13 +1,17 @@
-"""What every test shares: `--update-golden`, and a path on which `tests.ir.networks` imports."""
+"""What every test shares: `--update-golden`, Lava's interpreter, and a path on which `tests.ir.networks` imports."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from d2e.backends.loihi2.lava import env
+from d2e.ir import MissingError
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 settings.register_profile("d2e", deadline=None, derandomize=True, print_blob=True)
@@ -32,3 +36,16 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def lava_python() -> Path:
+    """The Lava interpreter for the tests marked ``lava``: without it they fail in CI, else are skipped."""
+    try:
+        python = env.find()
+        env.check(python)
+    except MissingError as error:
+        if os.environ.get("CI") or os.environ.get("D2E_REQUIRE_LAVA") == "1":
+            pytest.fail(f"the Lava comparisons must run here: {error}")
+        pytest.skip(f"{error} (make lava)")
+    return python

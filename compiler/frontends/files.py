@@ -51,7 +51,7 @@ def load_model(
         max_spikes: see ``d2e.ir.nodes``.
 
     Raises:
-        UsageError: D2E-LOAD-001..016, one sentence each (docs/errors.md).
+        UsageError: D2E-LOAD-001..017, one sentence each (docs/errors.md).
         UnsupportedError: the model holds what does not compile.
     """
     facts = {
@@ -59,6 +59,7 @@ def load_model(
         "readout": readout, "dt": dt, "name": name,
     }
     stated = {key: value for key, value in facts.items() if value is not None}
+    _only_for_nir(source, {"profile": profile, "reset": reset, "fire": fire, "max_spikes": max_spikes})
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         path = Path(text)
@@ -74,6 +75,16 @@ def load_model(
             return _network(network, stated, text)
         return _network(_from_file(path, allow_pickle), stated, text)
     return _network(source, stated, type(source).__name__)
+
+
+def _only_for_nir(source: Source, options: Mapping[str, Any]) -> None:
+    """Refuse what settles a ``.nir`` file where the model says it itself."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given and not str(source).endswith(".nir"):
+        raise UsageError(
+            "D2E-LOAD-017", f"{', '.join(given)} settles what a .nir file leaves open; this model states it itself",
+            hint="Leave it out, or change the model.",
+        )
 
 
 def _from_file(path: Path, allow_pickle: bool) -> Any:

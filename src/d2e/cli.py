@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+
+from d2e import options as to
 
 _EXITS = (
     "Exit codes: 0 ok, 1 internal error, 2 usage, 3 unsupported or does not fit, 4 verification gate failed, "
@@ -21,43 +27,11 @@ app = typer.Typer(
     name="d2e", help="Put trained spiking neural networks on neuromorphic chips, every spike predicted bit for bit.",
     epilog=_EXITS, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )
-lava_app = typer.Typer(help="The private environment of lava-nc, the oracle of the Loihi 2 simulator.", no_args_is_help=True)
+lava_app = typer.Typer(
+    help="The private environment of lava-nc, the oracle of the Loihi 2 simulator.", no_args_is_help=True,
+)
 app.add_typer(lava_app, name="lava")
 _compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-Model = Annotated[str, typer.Argument(help=".pt, .pt2, .nir, or pkg.module:factory.", metavar="MODEL")]
-Target = Annotated[str, typer.Option("--target", "-t", help="Where it shall run; 'd2e targets' lists them.")]
-InputShape = Annotated[str | None, typer.Option(help="Shape of one frame: 1,28,28.", metavar="N,N,N")]
-TimeSteps = Annotated[int | None, typer.Option(help="Steps per sample.", min=1)]
-Coding = Annotated[str | None, typer.Option(help="Of the input: spikes, signed or direct.")]
-MaxPayload = Annotated[int | None, typer.Option(help="Largest payload of the input.", min=1)]
-Readout = Annotated[str | None, typer.Option(help="Of a class from the output: count, last or mean.")]
-WeightBits = Annotated[int, typer.Option(help="Width of signed weights, 2 to 8.")]
-Scale = Annotated[str, typer.Option(help="How a layer's unit is chosen: auto, max, percentile, mse or spikes.")]
-Percentile = Annotated[float, typer.Option(help="Of |weight| kept by --scale percentile.")]
-Burst = Annotated[str, typer.Option(help="Form of burst neurons; auto.")]
-Calibration = Annotated[str | None, typer.Option(help="Data (.npz with x) for the choice of scales.", metavar="FILE")]
-CalibrationSamples = Annotated[int, typer.Option(help="At most so many of them.", min=1)]
-Eval = Annotated[str | None, typer.Option("--eval", help="Data (.npz with x, y) to measure every pass on.", metavar="FILE")]
-EvalSamples = Annotated[int | None, typer.Option(help="At most so many of them.", min=1)]
-MaxDrop = Annotated[float | None, typer.Option(help="Points of accuracy the program may lose on --eval.", metavar="PP")]
-Passes = Annotated[str | None, typer.Option(help="Passes to run, comma separated, options in braces.")]
-StopAfter = Annotated[str | None, typer.Option(help="Last pass to run.", metavar="PASS")]
-PrintIrAfter = Annotated[str | None, typer.Option(help="Print the network after this pass, or 'all'.", metavar="PASS")]
-SaveIr = Annotated[bool, typer.Option("--save-ir", help="Keep the network after every pass in ir/.")]
-TimePasses = Annotated[bool, typer.Option("--time-passes", help="Print how long each pass took.")]
-Profile = Annotated[str | None, typer.Option(help=".nir: the convention of the tool that wrote it.")]
-Dt = Annotated[float | None, typer.Option(help=".nir: length of a time step.")]
-Reset = Annotated[str | None, typer.Option(help=".nir: subtract, zero, value or none.")]
-Fire = Annotated[str | None, typer.Option(help=".nir: ge (v >= threshold) or gt.")]
-MaxSpikes = Annotated[int | None, typer.Option(help=".nir: most spikes per step, 0 for no limit.")]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load a .pt that runs code; only files you trust.")]
-Output = Annotated[str | None, typer.Option("--output", "-o", help="Program folder [build/MODEL-TARGET].", metavar="DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress lines.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="What each pass measured.")]
-Check = Annotated[bool, typer.Option("--check", help="Only say what would stop it; write nothing.")]
-Engine = Annotated[str | None, typer.Option(help="What runs it; the target's simulator unless stated.")]
 
 
 def _say(text: str) -> None:
@@ -80,15 +54,16 @@ def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
 @_compile_app.command(epilog=_EXITS)
 @app.command("compile", epilog=_EXITS)
 def compile_command(  # every option is a keyword of d2e.compile (a test holds it)
-    model: Model, target: Target = "loihi2-sim", output: Output = None, input_shape: InputShape = None,
-    time_steps: TimeSteps = None, eval: Eval = None, eval_samples: EvalSamples = None, max_drop: MaxDrop = None,
-    calibration: Calibration = None, calibration_samples: CalibrationSamples = 128, weight_bits: WeightBits = 8,
-    scale: Scale = "auto", percentile: Percentile = 99.9, burst: Burst = "auto", coding: Coding = None,
-    max_payload: MaxPayload = None, readout: Readout = None, profile: Profile = None, dt: Dt = None, reset: Reset = None,
-    fire: Fire = None, max_spikes: MaxSpikes = None, passes: Passes = None, stop_after: StopAfter = None,
-    print_ir_after: PrintIrAfter = None, save_ir: SaveIr = False, time_passes: TimePasses = False,
-    allow_pickle: AllowPickle = False, check: Check = False, as_json: Json = False, quiet: Quiet = False,
-    verbose: Verbose = False,
+    model: to.Model, target: to.Target = "loihi2-sim", weight_bits: to.WeightBits = 8, scale: to.Scale = "auto",
+    percentile: to.Percentile = 99.9, burst: to.Burst = "auto", calibration: to.Calibration = None,
+    calibration_samples: to.CalibrationSamples = 128, eval: to.Eval = None, eval_samples: to.EvalSamples = None,
+    max_drop: to.MaxDrop = None, input_shape: to.InputShape = None, time_steps: to.TimeSteps = None,
+    coding: to.Coding = None, max_payload: to.MaxPayload = None, readout: to.Readout = None,
+    profile: to.Profile = None, dt: to.Dt = None, reset: to.Reset = None, fire: to.Fire = None,
+    max_spikes: to.MaxSpikes = None, allow_pickle: to.AllowPickle = False, passes: to.Passes = None,
+    stop_after: to.StopAfter = None, print_ir_after: to.PrintIrAfter = None, save_ir: to.SaveIr = False,
+    time_passes: to.TimePasses = False, output: to.Output = None, check: to.Check = False, as_json: to.Json = False,
+    quiet: to.Quiet = False, verbose: to.Verbose = False,
 ) -> None:
     """Compile a trained spiking network into a program for a chip."""
     options = dict(locals())
@@ -98,17 +73,25 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
     if check:
         _check(model, options, as_json)
         return
-    import d2e
+    from d2e.compiler.files import check_folder
 
     folder = output or _default_folder(model, target)
-    if stop_after or passes:
+    check_folder(Path(folder))
+    import d2e
+
+    with _stdout_free(as_json):
         program = d2e.compile(model, listen=_progress(quiet, verbose), **options)
-        if not program.target.lowered(program.network):
-            _say(f"stopped after {program.stages[-1][0]}: nothing to write for the target")
-            print(program.report.json() if as_json else program.report.text(), end="")
-            return
-    program = d2e.compile(model, listen=_progress(quiet, verbose), output=folder, **options)
-    print(program.report.json() if as_json else program.report.text(folder), end="")
+    written = program.target.lowered(program.network)
+    if written:
+        program.save(folder)
+    else:
+        _say(f"stopped after {program.stages[-1][0]}: nothing written, the target cannot run it yet")
+    print(program.report.json() if as_json else program.report.text(folder if written else None), end="")
+
+
+def _stdout_free(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """With --json, what passes print goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -128,17 +111,20 @@ def _default_folder(model: str, target: str) -> str:
 
 
 def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
-    """Every finding on stdout; exit code 3 where one is an error."""
+    """Every finding on stdout; the exit code is that of the fault that would stop it."""
     import d2e
     from d2e.ir import D2EError, UsageError
 
     found: list[dict[str, Any]] = []
+    code = 0
     try:
-        program = d2e.compile(model, **options)
+        with _stdout_free(as_json):
+            program = d2e.compile(model, **options)
         found += [{"severity": "warning", **w} for w in program.report["warnings"]]
     except UsageError:
         raise
     except D2EError as error:
+        code = error.exit_code
         found += [
             {"severity": f.severity, "code": f.code, "message": f.message,
              **({"node": f.node} if f.node else {}), **({"hint": f.hint} if f.hint else {})}
@@ -148,19 +134,19 @@ def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(found, indent=1))
     for f in [] if as_json else found:
         where = f" ({f['node']})" if "node" in f else ""
-        print(f"{f['severity']:<8}{f['code']}{where}: {f['message']} {f.get('hint', '')}".rstrip())
+        print(f"{f['severity']:<8}{f['code']}{where}: {f['message'].rstrip('.')}. {f.get('hint', '')}".rstrip())
     errors = sum(f["severity"] == "error" for f in found)
     if not as_json:
-        print(f"{errors} errors, {len(found) - errors} warnings")
-    if errors:
-        raise typer.Exit(3)
+        print(f"errors: {errors}, warnings: {len(found) - errors}")
+    raise typer.Exit(code)
 
 
 @app.command("check")
 def check_command(
-    model: Model, target: Target = "loihi2-sim", input_shape: InputShape = None, time_steps: TimeSteps = None,
-    weight_bits: WeightBits = 8, profile: Profile = None, dt: Dt = None, reset: Reset = None, fire: Fire = None,
-    max_spikes: MaxSpikes = None, allow_pickle: AllowPickle = False, as_json: Json = False,
+    model: to.Model, target: to.Target = "loihi2-sim", input_shape: to.InputShape = None,
+    time_steps: to.TimeSteps = None, weight_bits: to.WeightBits = 8, profile: to.Profile = None, dt: to.Dt = None,
+    reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
+    allow_pickle: to.AllowPickle = False, as_json: to.Json = False,
 ) -> None:
     """Say everything that would stop a model on a target; write nothing."""
     options = dict(locals())
@@ -172,27 +158,23 @@ def check_command(
 
 @app.command("run")
 def run_command(
-    program: Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")],
-    data: Annotated[str, typer.Option(help="Frames (.npy, or .npz with x and maybe y).", metavar="FILE")],
-    engine: Engine = None,
-    samples: Annotated[int | None, typer.Option(help="At most so many of them.", min=1)] = None,
-    record: Annotated[str, typer.Option(help="counts, spikes or state.")] = "counts",
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Write the results (.npz).", metavar="FILE")] = None,
-    as_json: Json = False,
+    program: to.Program, data: to.RunData, engine: to.Engine = None, samples: to.Samples = None,
+    record: to.Record = "counts", output: to.Results = None, as_json: to.Json = False,
 ) -> None:
     """Run a program on data."""
     import d2e
     from d2e.compiler import results
 
-    loaded = d2e.load(program)
-    print(results.run_to_file(loaded, data, engine=engine, samples=samples, record=record, output=output, as_json=as_json))
+    print(results.run_to_file(
+        d2e.load(program), data, engine=engine, samples=samples, record=record, output=output, as_json=as_json,
+    ))
 
 
 @app.command("inspect")
 def inspect_command(
-    path: Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")],
-    input_shape: InputShape = None, profile: Profile = None, dt: Dt = None, reset: Reset = None, fire: Fire = None,
-    max_spikes: MaxSpikes = None, allow_pickle: AllowPickle = False,
+    path: to.Anything, input_shape: to.InputShape = None, profile: to.Profile = None, dt: to.Dt = None,
+    reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
+    allow_pickle: to.AllowPickle = False,
 ) -> None:
     """Show a program's report and network, or a model's network."""
     import d2e
@@ -202,7 +184,8 @@ def inspect_command(
     if (Path(path) / "manifest.json").is_file():
         program = d2e.load(path)
         print(program.report.text(path), end="")
-        print(to_text(program.network.with_metadata(placement=None)), end="")
+        shown = {key: value for key, value in program.network.metadata.items() if key != "placement"}
+        print(to_text(replace(program.network, metadata=shown)), end="")
         return
     network = load_model(
         path, input_shape=_shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
@@ -212,9 +195,7 @@ def inspect_command(
 
 
 @app.command("targets")
-def targets_command(
-    name: Annotated[str | None, typer.Argument(help="Show this target's limits.", metavar="TARGET")] = None,
-) -> None:
+def targets_command(name: to.TargetName = None) -> None:
     """List the targets, or one target's limits with their sources."""
     from d2e.compiler.target import available, find
 
@@ -229,10 +210,7 @@ def targets_command(
 
 
 @lava_app.command("install")
-def lava_install(
-    path: Annotated[str | None, typer.Option(help="Folder of the environment [the user's data folder].")] = None,
-    python: Annotated[str | None, typer.Option(help="Python 3.10 to 3.12 to build on [the running one].")] = None,
-) -> None:
+def lava_install(path: to.LavaFolder = None, python: to.LavaPython = None) -> None:
     """Install lava-nc 0.10.0 in an environment of its own and try it."""
     from d2e.backends.loihi2.lava import env
 
@@ -245,13 +223,14 @@ def lava_check() -> None:
     from d2e.backends.loihi2.lava import env
 
     python = env.find()
+    versions = env.check(python)
     print(python)
-    for name, version in env.check(python).items():
+    for name, version in versions.items():
         print(f"  {name} {version}")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(version: to.Version = False) -> None:
     if version:
         import d2e
 
@@ -259,25 +238,45 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _guarded(command: Callable[[], Any]) -> None:
-    """Run a command; faults become one sentence and an exit code."""
+def _guarded(command: Callable[..., Any]) -> None:
+    """Run a command; faults become one sentence and an exit code, and no library's warning reaches the screen."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, _stopped)
+    if hasattr(signal, "SIGPIPE"):  # the reader of a pipe has seen enough: end as other tools do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        command()
+        code = command(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except Exception as error:
-        _fail(error)
+        code = _fail(error)
+    if code == 130:
+        _say("interrupted")
+    sys.exit(code)
 
 
-def _fail(error: Exception) -> None:
+def _stopped(number: int, frame: Any) -> None:
+    """A request to end: leave through every ``finally``."""
+    raise SystemExit(128 + number)
+
+
+def _fail(error: Exception) -> int:
+    """Tell a fault; returns the exit code."""
     from d2e.ir.errors import D2EError
 
     if isinstance(error, D2EError):
         _say(f"error: {error}")
-        sys.exit(error.exit_code)
+        return error.exit_code
+    if hasattr(error, "format_message"):  # typer's: the command line itself is wrong
+        _say(f"error: {error.format_message().rstrip('.')}. See {Path(sys.argv[0]).name} --help.")
+        return 2
     with tempfile.NamedTemporaryFile("w", prefix="d2e-", suffix=".log", delete=False, encoding="utf-8") as log:
         log.write("".join(traceback.format_exception(error)))
-    _say(f"internal error: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    _say(f"internal error: {' '.join(dict.fromkeys((lines[0], lines[-1])))}\n"
          f"This is a fault of d2e, please report it with {log.name}")
-    sys.exit(1)
+    return 1
 
 
 def main() -> None:

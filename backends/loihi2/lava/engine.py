@@ -107,6 +107,8 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
                            hint="Use the engine loihi2-sim here, or copy target/ to the host of the board.")
     if code == _EXIT_USAGE:
         raise UsageError("D2E-INPUT-001", message.splitlines()[-1] if message else "the input does not fit")
+    if "No module named 'lava" in message:
+        raise MissingError("D2E-LAVA-001", f"{command[0]} has no lava-nc", hint="Run d2e lava install.")
     tail = "\n".join(message.splitlines()[-_TRACEBACK_LINES:]) or "it printed nothing"
     raise InternalError(f"Lava failed (exit code {code}):\n{tail}")
 

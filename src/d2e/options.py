@@ -1,0 +1,66 @@
+"""The options of the command line, each with its help text; `d2e.cli` puts them on its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_MODEL, _TARGET, _DATA, _PASSES, _SHOWN = "Model", "Target", "Data", "Passes", "Output"
+
+
+def _option(panel: str, text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, **more)
+
+
+Model = Annotated[str, typer.Argument(help=".pt, .pt2, .nir, or pkg.module:factory.", metavar="MODEL")]
+Target = Annotated[str, _option(
+    _TARGET, "Where it shall run; 'd2e targets' lists them.", "--target", "-t", metavar="NAME")]
+InputShape = Annotated[str | None, _option(_MODEL, "Shape of one frame: 1,28,28.", metavar="N,N,N")]
+TimeSteps = Annotated[int | None, _option(_MODEL, "Steps per sample.", metavar="N", min=1)]
+Coding = Annotated[str | None, _option(_MODEL, "Of the input: spikes, signed or direct.", metavar="NAME")]
+MaxPayload = Annotated[int | None, _option(_MODEL, "Largest payload of the input.", metavar="N", min=1)]
+Readout = Annotated[str | None, _option(_MODEL, "Of a class from the output: count, last or mean.", metavar="NAME")]
+AllowPickle = Annotated[bool, _option(_MODEL, "Load a .pt that runs code; only files you trust.", "--allow-pickle")]
+Profile = Annotated[str | None, _option(_MODEL, ".nir: the tool that wrote it, for its conventions.", metavar="NAME")]
+Dt = Annotated[float | None, _option(_MODEL, "Length of a time step, in the model's unit.", metavar="X")]
+Reset = Annotated[str | None, _option(
+    _MODEL, ".nir: subtract, zero, value or none; -next: a step later.", metavar="NAME")]
+Fire = Annotated[str | None, _option(_MODEL, ".nir: ge (v >= threshold) or gt.", metavar="NAME")]
+MaxSpikes = Annotated[int | None, _option(_MODEL, ".nir: most spikes per step, 0 for no limit.", metavar="N", min=0)]
+WeightBits = Annotated[int, _option(_TARGET, "Width of signed weights, 2 to 8.", metavar="N")]
+Scale = Annotated[str, _option(
+    _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]
+Percentile = Annotated[float, _option(_TARGET, "Of |weight| kept by --scale percentile.", metavar="X")]
+Burst = Annotated[str, _option(_TARGET, "Form of burst neurons; auto.", metavar="NAME")]
+Calibration = Annotated[str | None, _option(_DATA, "Data (.npz with x) for the choice of scales.", metavar="FILE")]
+CalibrationSamples = Annotated[int, _option(_DATA, "At most so many of them.", metavar="N", min=1)]
+Eval = Annotated[str | None, _option(
+    _DATA, "Data (.npz with x, y) to measure every pass on.", "--eval", metavar="FILE")]
+EvalSamples = Annotated[int | None, _option(_DATA, "At most so many of them.", metavar="N", min=1)]
+MaxDrop = Annotated[float | None, _option(
+    _DATA, "Points of accuracy the program may lose on --eval.", metavar="PP", min=0.0)]
+Passes = Annotated[str | None, _option(_PASSES, "Passes to run, comma separated, options in braces.", metavar="LIST")]
+StopAfter = Annotated[str | None, _option(_PASSES, "Last pass to run.", metavar="PASS")]
+PrintIrAfter = Annotated[str | None, _option(_PASSES, "Print the network after this pass, or 'all'.", metavar="PASS")]
+SaveIr = Annotated[bool, _option(_PASSES, "Keep the network after every pass in ir/.", "--save-ir")]
+TimePasses = Annotated[bool, _option(_PASSES, "Print how long each pass took.", "--time-passes")]
+Output = Annotated[str | None, _option(
+    _SHOWN, "Program folder; build/MODEL-TARGET unless stated.", "--output", "-o", metavar="DIR")]
+Json = Annotated[bool, _option(_SHOWN, "Print the result as JSON on stdout, and nothing else there.", "--json")]
+Quiet = Annotated[bool, _option(_SHOWN, "No progress lines.", "--quiet", "-q")]
+Verbose = Annotated[bool, _option(_SHOWN, "What each pass measured.", "--verbose", "-v")]
+Check = Annotated[bool, _option(_SHOWN, "Only say what would stop it; write nothing.", "--check")]
+Program = Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")]
+Anything = Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")]
+RunData = Annotated[str, typer.Option("--data", help="Frames (.npy, or .npz with x and maybe y).", metavar="FILE")]
+Samples = Annotated[int | None, typer.Option(help="At most so many of them.", metavar="N", min=1)]
+Record = Annotated[str, typer.Option(help="counts, spikes or state.", metavar="NAME")]
+Results = Annotated[str | None, typer.Option("--output", "-o", help="Write the results (.npz).", metavar="FILE")]
+TargetName = Annotated[str | None, typer.Argument(help="Show this target's limits.", metavar="NAME")]
+LavaFolder = Annotated[str | None, typer.Option(
+    help="Folder of the environment; in the user's data folder unless stated.", metavar="DIR")]
+LavaPython = Annotated[str | None, typer.Option(
+    help="Python 3.10 to 3.12 to build on; the running one unless stated.", metavar="FILE")]
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+Engine = Annotated[str | None, typer.Option(help="What runs it; the target's simulator unless stated.", metavar="NAME")]

@@ -1,7 +1,8 @@
 """map_neurons: integer IF, LIF and CubaLIF populations become stock Loihi LIF neurons and synapses.
 
 The stock neuron (lava ``LIF``) resets ``v`` to zero and fires at ``v > vth``. A soft reset keeps its charge in ``u``
-instead (du=-1 or a leak, dv=4096: v is a copy of u) and takes ``reset_by`` away with a synapse onto itself.
+instead (du=-1 or a leak, dv=4096: v is a copy of u) and takes ``reset_by`` away with a synapse onto itself. Behind a
+synaptic current ``u`` is taken: there a soft reset becomes one to zero, with a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check, neuron
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
-from d2e.ir import IF, LI, CubaLIF, Delay, Edge, Network, Neuron, Node, Scale, raise_findings
+from d2e.ir import IF, LI, CubaLIF, Edge, Network, Neuron, Node, Scale, raise_findings
 from d2e.ir.nodes import Array
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class MapNeurons(Pass):
         result = Network(nodes, tuple(edges), network.metadata)
         for name in approximate:
             result = warn(
-                result, "D2E-LOIHI-020", "a soft reset behind a synaptic current is approximate: the self synapse decays "
-                "with the current and is cancelled one step later, up to the rounding of the decay", name,
+                result, "D2E-LOIHI-020", "the stock neuron has no soft reset behind a synaptic current: it resets to 0, "
+                "and what exceeds the threshold is lost; train it with reset='zero'", name,
             )
         for name in network.populations:
             node = network.neuron(name)
@@ -86,18 +87,14 @@ class MapNeurons(Pass):
             nodes[name] = _stock(node, syn, mem)
             return False
         amount = node.threshold if node.reset_by is None else node.reset_by
-        behind_current = isinstance(node, CubaLIF) and bool(syn != 0)
         bias = node.bias
-        if behind_current:
-            nodes[name] = replace(_stock(node, syn, mem), bias=bias)
-            _self_synapse(name, "reset", -amount, 0, nodes, edges)
-            undo = np.rint(amount * syn / DECAY_ONE).astype(np.int64)
-            if np.any(undo):
-                _self_synapse(name, "undo", undo, 1, nodes, edges)
+        if syn != 0:
+            nodes[name] = _stock(node, syn, mem)
             return True
         mapped = _stock(node, mem, np.int64(0))
         nodes[name] = replace(mapped, bias=np.int64(0), v_init=np.int64(0), u_init=node.v_init)
-        _self_synapse(name, "reset", -amount, 0, nodes, edges)
+        nodes[f"{name}.reset"] = Scale(scale=np.asarray(-amount))
+        edges += [Edge(name, f"{name}.reset", recurrent=True), Edge(f"{name}.reset", name)]
         if bias.any():
             assert (bias % UNIT == 0).all(), "the bias of a soft reset is whole weight units"
             add_constant_current(nodes, edges, name, node, bias // UNIT)
@@ -129,17 +126,3 @@ def _stock(node: Neuron, decay_syn: Any, decay_mem: Any) -> CubaLIF:
         u_init=node.u_init if isinstance(node, CubaLIF) else np.int64(0),
         arithmetic=node.arithmetic, quantized=node.quantized, metadata=node.metadata,
     )
-
-
-def _self_synapse(
-    name: str, role: str, weight: Array, delay: int, nodes: dict[str, Node], edges: list[Edge]
-) -> None:
-    synapse = f"{name}.{role}"
-    nodes[synapse] = Scale(scale=np.asarray(weight))
-    edges.append(Edge(name, synapse, recurrent=True))
-    if delay:
-        late = f"{name}.{role}-delay"
-        nodes[late] = Delay(steps=delay)
-        edges += [Edge(synapse, late), Edge(late, name)]
-    else:
-        edges.append(Edge(synapse, name))

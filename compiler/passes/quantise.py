@@ -208,7 +208,7 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
     keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]
     current = keeps[0] is not None and bool((keeps[0] != 0).any())
     leaky = keeps[1] is not None and bool((keeps[1] != 1 << fixed.decay_bits).any())
-    whole = soft or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
+    whole = (soft and not current) or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
     bias_int = np.rint(bias / unit).astype(np.int64) * one if whole else _bias_grid(bias / unit * one, grid)
     theta = np.int64(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
     changes: dict[str, Any] = {

@@ -13,8 +13,22 @@ from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, who
 from d2e.backends.loihi2.simulator import run as module
 from d2e.backends.loihi2.simulator.run import Simulator, simulate
 from d2e.ir import (
-    LI, Conv2d, Delay, Edge, FixedPoint, Flatten, Input, Linear, Network, Node, Output, Scale, UnsupportedError,
-    UsageError, reference, verified,
+    LI,
+    Conv2d,
+    Delay,
+    Edge,
+    FixedPoint,
+    Flatten,
+    Input,
+    Linear,
+    Network,
+    Node,
+    Output,
+    Scale,
+    UnsupportedError,
+    UsageError,
+    reference,
+    verified,
 )
 from d2e.ir.reference import Trace
 

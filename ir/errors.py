@@ -14,7 +14,7 @@ class D2EError(Exception):
     """A fault of the input, told in one sentence.
 
     Attributes:
-        code: stable identifier such as ``D2E-FIT-003``; docs/errors.md has a section for each.
+        code: stable identifier such as ``D2E-FIT-002``; docs/errors.md explains each.
         message: one sentence: what is wrong, with the limit where there is one.
         node: the network node it is about, if any.
         hint: what to do about it.

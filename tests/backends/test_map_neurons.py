@@ -58,7 +58,8 @@ def integer(cls: type[Neuron], **options: Any) -> Neuron:
 def network(neuron: Neuron, recurrent: bool = False) -> Network:
     mark = Quantized(8, np.float64(0.01))
     nodes: dict[str, Node] = {
-        "input": Input(shape=(4,)), "dense": Linear(weight=WEIGHT, quantized=mark), "neuron": neuron, "output": Output(shape=(SIZE,))
+        "input": Input(shape=(4,)), "dense": Linear(weight=WEIGHT, quantized=mark), "neuron": neuron,
+        "output": Output(shape=(SIZE,))
     }
     edges = [Edge("input", "dense"), Edge("dense", "neuron"), Edge("neuron", "output")]
     if recurrent:
@@ -82,11 +83,13 @@ CASES: dict[str, tuple[type[Neuron], dict[str, Any]]] = {
     "lif hard": (LIF, {"reset": "zero", "fire": "gt", "decay_mem": whole(3500), **FINE}),
     "lif hard next": (LIF, {"reset": "zero", "fire": "gt", "reset_when": "next", "decay_mem": whole(3500), **FINE}),
     "lif soft": (LIF, {"fire": "gt", "reset_when": "next", "decay_mem": whole(3500), "reset_by": whole(102), **WHOLE}),
-    "lif no leak ge": (LIF, {"decay_mem": whole(4096), **WHOLE}), "lif all leak": (LIF, {"decay_mem": whole(0), "reset": "zero"}),
+    "lif no leak ge": (LIF, {"decay_mem": whole(4096), **WHOLE}),
+    "lif all leak": (LIF, {"decay_mem": whole(0), "reset": "zero"}),
     "cuba hard": (CubaLIF, {"reset": "zero", "fire": "gt", "decay_mem": whole(3500), "decay_syn": whole(2800), **FINE}),
     "cuba start": (CubaLIF, {"reset": "zero", "fire": "gt", "decay_mem": whole(3500), "decay_syn": whole(2800),
                              "u_init": whole(np.arange(6) * 500)}),
-    "cuba soft without memory": (CubaLIF, {"fire": "gt", "reset_when": "next", "decay_mem": whole(3500), "decay_syn": whole(0)}),
+    "cuba soft without memory": (CubaLIF,
+                                 {"fire": "gt", "reset_when": "next", "decay_mem": whole(3500), "decay_syn": whole(0)}),
 }
 
 
@@ -140,8 +143,8 @@ def codes(given: Network, each: Any = None) -> list[str]:
 
 
 def line(*nodes: tuple[str, Node], **source: Any) -> Network:
-    last = nodes[-1][1]
-    return chain([("input", Input(shape=(4,), **source)), *nodes, ("output", Output(shape=last.shape))])  # type: ignore[attr-defined]
+    shape = nodes[-1][1].shape  # type: ignore[attr-defined]
+    return chain([("input", Input(shape=(4,), **source)), *nodes, ("output", Output(shape=shape))])
 
 
 DENSE = ("dense", Linear(weight=np.ones((SIZE, 4))))
@@ -161,8 +164,9 @@ def test_every_rule_names_its_node() -> None:
 
 
 def test_a_dense_layer_on_maps_is_named() -> None:
-    nodes = ("input", Input(shape=(3, 4))), ("dense", Linear(weight=np.ones((2, 4)))), ("n", IF(shape=(3, 2))), ("output", Output(shape=(3, 2)))
-    assert codes(chain(nodes)) == ["D2E-LOIHI-009"]
+    ends = ("input", Input(shape=(3, 4))), ("output", Output(shape=(3, 2)))
+    nodes = ("dense", Linear(weight=np.ones((2, 4)))), ("n", IF(shape=(3, 2)))
+    assert codes(chain([ends[0], *nodes, ends[1]])) == ["D2E-LOIHI-009"]
 
 
 def test_a_network_that_ends_in_a_layer_is_named_before_anything_else() -> None:

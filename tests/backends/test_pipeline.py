@@ -43,8 +43,9 @@ def check(seed: int) -> None:
     try:
         source, frames, after = lower(seed)
     except UnsupportedError as error:
-        assert error.code in ("D2E-QUANT-002", "D2E-QUANT-003")  # a calibrated layer of two bits may fall silent
-        return
+        if error.code in ("D2E-QUANT-002", "D2E-QUANT-003"):
+            return  # a calibrated layer of two bits may fall silent
+        raise
     trace = {name: reference.run(network, frames, "state") for name, network in after.items()}
     for earlier, later in (("source", "canonicalise"), ("canonicalise", "fold-thresholds"), ("quantise", "map-neurons")):
         exact = later != "map-neurons" or not APPROXIMATE & {w["code"] for w in warnings(after["place"])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -171,7 +172,8 @@ def test_overflow_edges(form: str, case: str) -> None:
 
 
 def test_overflows_are_counted_once_each() -> None:
-    network = build(("dense", Linear(weight=whole([[100]]))), neuron=lif((1,), threshold=whole(10)), payload=2000, shape=(1,))
+    neuron = lif((1,), threshold=whole(10))
+    network = build(("dense", Linear(weight=whole([[100]]))), neuron=neuron, payload=2000, shape=(1,))
     simulator = Simulator(network)
     frames = np.array([2000, 0, 1400, 5]).reshape(1, 4, 1)
     simulator.run(frames)
@@ -203,7 +205,7 @@ def test_delays_and_convolutional_recurrence(form: str, steps: int) -> None:
         "last": lif((3,), threshold=whole(150)), "output": Output(shape=(3,)),
     }
     line = ["input", "late", "conv", "neuron", "flat", "dense", "last", "output"]
-    edges = [Edge(a, b) for a, b in zip(line, line[1:], strict=False)]
+    edges = [Edge(a, b) for a, b in itertools.pairwise(line)]
     loop = [Edge("neuron", "back", True), Edge("back", "wait"), Edge("wait", "neuron")]
     network = Network(nodes, (*edges, *loop))
     trace = check(network, (rng.random((3, 14, 2, 4, 4)) < 0.4).astype(int))
@@ -257,4 +259,5 @@ def test_a_scale_joins_populations_of_one_shape(form: str) -> None:
     rng = np.random.default_rng(9)
     for scale in (whole(90), whole(rng.integers(-90, 120, (2, 3, 3)))):
         neuron = lif((2, 3, 3), threshold=whole(100))
-        check(build(("s", Scale(scale=scale)), neuron=neuron, shape=(2, 3, 3)), (rng.random((2, 7, 2, 3, 3)) < 0.5).astype(int))
+        frames = (rng.random((2, 7, 2, 3, 3)) < 0.5).astype(int)
+        check(build(("s", Scale(scale=scale)), neuron=neuron, shape=(2, 3, 3)), frames)

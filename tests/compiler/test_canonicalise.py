@@ -138,7 +138,8 @@ def test_a_shared_synapse_is_written_out_per_path() -> None:
     neuron = IF(shape=(2, 4, 4), threshold=np.float64(0.8))
     nodes: dict[str, Node] = {
         "input": Input(shape=(2, 4, 4)), "first": neuron, "second": neuron, "third": neuron, "shared": conv,
-        "flat": Flatten(), "dense": Linear(weight=RNG.normal(size=(3, 32))), "out": IF(shape=(3,)), "output": Output(shape=(3,)),
+        "flat": Flatten(), "dense": Linear(weight=RNG.normal(size=(3, 32))), "out": IF(shape=(3,)),
+        "output": Output(shape=(3,)),
     }
     pairs = [("input", "first"), ("input", "shared"), ("first", "shared"), ("shared", "second"), ("shared", "third"),
              ("second", "flat"), ("third", "flat"), ("flat", "dense"), ("dense", "out"), ("out", "output")]
@@ -151,7 +152,8 @@ def test_a_shared_synapse_is_written_out_per_path() -> None:
 
 def test_a_direct_connection_becomes_a_factor_of_one() -> None:
     nodes: dict[str, Node] = {
-        "input": Input(shape=(2, 3)), "a": IF(shape=(2, 3)), "flat": Flatten(), "b": IF(shape=(6,)), "output": Output(shape=(6,)),
+        "input": Input(shape=(2, 3)), "a": IF(shape=(2, 3)), "flat": Flatten(), "b": IF(shape=(6,)),
+        "output": Output(shape=(6,)),
     }
     network = Network(nodes, tuple(Edge(*p) for p in [("input", "a"), ("a", "flat"), ("flat", "b"), ("b", "output")]))
     after = canonicalise(network)
@@ -201,7 +203,8 @@ def test_a_recurrent_bias_acts_from_the_first_step_or_is_refused() -> None:
 
 
 def test_layers_that_do_not_merge_are_told() -> None:
-    convs = ("a", Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1))), ("b", Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1)))
+    conv = Conv2d(weight=np.ones((1, 1, 3, 3)), padding=(1, 1))
+    convs = ("a", conv), ("b", conv)
     with pytest.raises(UnsupportedError) as caught:
         canonicalise(between((1, 6, 6), *convs, neuron=IF(shape=(1, 6, 6))))
     assert (caught.value.code, caught.value.node) == ("D2E-CANON-001", "b")
@@ -210,7 +213,8 @@ def test_layers_that_do_not_merge_are_told() -> None:
 
 def test_layers_before_the_output_stay_and_averages_become_convolutions() -> None:
     nodes = [
-        ("input", Input(shape=(2, 4, 4))), ("neuron", IF(shape=(2, 4, 4))), ("pool", AvgPool2d(kernel_size=(2, 2), stride=(2, 2))),
+        ("input", Input(shape=(2, 4, 4))), ("neuron", IF(shape=(2, 4, 4))),
+        ("pool", AvgPool2d(kernel_size=(2, 2), stride=(2, 2))),
         ("conv", Conv2d(weight=RNG.normal(size=(2, 2, 1, 1)), bias=np.ones(2))), ("output", Output(shape=(2, 2, 2))),
     ]
     network = chain(nodes)

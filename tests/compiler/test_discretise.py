@@ -79,10 +79,7 @@ def by_hand(tau_syn: np.ndarray | None) -> np.ndarray:
     """Spikes of NIR's differential equations, one Euler step after the other, subtractive reset."""
     current, v, spikes = np.zeros((2, SIZE)), np.zeros((2, SIZE)), []
     for t in range(FRAMES.shape[1]):
-        if tau_syn is None:
-            current = drive(t)
-        else:
-            current = current + DT / tau_syn * (-current + W_IN * drive(t))
+        current = drive(t) if tau_syn is None else current + DT / tau_syn * (-current + W_IN * drive(t))
         v = v + DT / TAU * (LEAK - v + R * current)
         spikes.append(v >= THETA)
         v = v - THETA * spikes[-1]

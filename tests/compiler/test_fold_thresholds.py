@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,25 @@ from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.manager import run_passes
 from d2e.ir import (
-    IF, LI, LIF, Conv1d, Conv2d, CubaLIF, D2EError, Edge, Flatten, Input, Linear, MultiThreshold, Network, Neuron, Node,
-    Output, SumPool2d, UnsupportedError, reference,
+    IF,
+    LI,
+    LIF,
+    Conv1d,
+    Conv2d,
+    CubaLIF,
+    D2EError,
+    Edge,
+    Flatten,
+    Input,
+    Linear,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    SumPool2d,
+    UnsupportedError,
+    reference,
 )
 
 STEPS = 30
@@ -91,7 +109,7 @@ def test_everything_per_channel_folds_into_dense_and_convolution(cls: type[Neuro
         "c": rich(rng, cls, (6,), True), "back": Linear(weight=rng.normal(0, 0.3, (6, 6))), "output": Output(shape=(6,)),
     }
     line = ["input", "conv", "a", "pool", "b", "flat", "dense", "c", "output"]
-    edges = [Edge(a, b) for a, b in zip(line, line[1:], strict=False)]
+    edges = [Edge(a, b) for a, b in itertools.pairwise(line)]
     network = Network(nodes, (*edges, Edge("c", "back", True), Edge("back", "c")))
     frames = (rng.random((2, STEPS, 2, 5, 5)) < 0.4).astype(np.int64)
     after = fold(network)
@@ -144,7 +162,7 @@ def test_amplitudes_scale_the_columns_behind_a_partial_flatten() -> None:
         "b": IF(shape=(3, 5), threshold=np.array([[0.5], [0.7], [0.9]])), "output": Output(shape=(3, 5)),
     }
     line = list(nodes)
-    network = Network(nodes, tuple(Edge(a, b) for a, b in zip(line, line[1:], strict=False)))
+    network = Network(nodes, tuple(Edge(a, b) for a, b in itertools.pairwise(line)))
     assert_same_spikes(network, fold(network), (rng.random((2, 20, 2, 2, 3)) < 0.5).astype(np.int64))
 
 
@@ -170,7 +188,8 @@ def test_a_reset_value_that_cannot_be_the_origin_is_told(options: dict[str, Any]
     assert refused(between(LIF(shape=(4,), reset="value", **options))) == "D2E-FOLD-002"
 
 
-@pytest.mark.parametrize("amplitude", [np.array([1.0, 2, 1, 1]), np.float64(-1), np.zeros(4)], ids=["unequal", "below", "zero"])
+@pytest.mark.parametrize("amplitude", [np.array([1.0, 2, 1, 1]), np.float64(-1), np.zeros(4)],
+                         ids=["unequal", "below", "zero"])
 def test_output_amplitudes_that_change_the_order_of_classes_are_told(amplitude: np.ndarray) -> None:
     assert refused(between(IF(shape=(4,), amplitude=amplitude))) == "D2E-FOLD-003"
 

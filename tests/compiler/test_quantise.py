@@ -15,8 +15,24 @@ from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.manager import run_passes
 from d2e.compiler.passes.quantise import Quantise
 from d2e.ir import (
-    IF, LI, LIF, Affine, Conv2d, CubaLIF, Edge, Input, Linear, MultiThreshold, Network, Neuron, Node, Output, SumPool2d,
-    UnsupportedError, UsageError, reference,
+    IF,
+    LI,
+    LIF,
+    Affine,
+    Conv2d,
+    CubaLIF,
+    Edge,
+    Input,
+    Linear,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    SumPool2d,
+    UnsupportedError,
+    UsageError,
+    reference,
 )
 
 CHIP = TARGETS[0]
@@ -57,7 +73,8 @@ NEURONS = {
     "hard": IF(shape=(5,), threshold=np.float64(0.93), reset="zero"),
     "leaky": LIF(shape=(5,), threshold=np.float64(0.93), reset="zero", decay_mem=np.float64(0.9)),
     "leaky soft": LIF(shape=(5,), threshold=np.float64(0.93), decay_mem=np.float64(0.9)),
-    "current": CubaLIF(shape=(5,), threshold=np.float64(0.93), reset="zero", decay_mem=np.float64(0.9), decay_syn=np.float64(0.7)),
+    "current": CubaLIF(shape=(5,), threshold=np.float64(0.93), reset="zero",
+                       decay_mem=np.float64(0.9), decay_syn=np.float64(0.7)),
 }
 
 
@@ -100,7 +117,8 @@ def test_the_least_squares_unit_is_no_worse_than_the_others() -> None:
 
 
 def test_the_spike_search_is_no_worse_than_max_on_its_own_data() -> None:
-    network, frames = between(IF(shape=(5,), threshold=np.float64(0.7)), Affine(weight=WEIGHT, bias=np.full(5, 0.02))), spikes(3)
+    network = between(IF(shape=(5,), threshold=np.float64(0.7)), Affine(weight=WEIGHT, bias=np.full(5, 0.02)))
+    frames = spikes(3)
     wanted = reference.run(network, frames).counts["neuron"]
 
     def error(**options: Any) -> int:
@@ -259,7 +277,8 @@ def test_a_layer_that_falls_silent_is_told() -> None:
 
 def test_a_layer_that_saturates_is_told() -> None:
     weights = np.concatenate([np.full((5, 8), -1.2), np.full((5, 1), 32.0)], axis=1)  # the brakes round away
-    network, frames = between(IF(shape=(5,), threshold=np.float64(26)), Linear(weight=weights), (9,)), np.ones((2, 20, 9), np.int64)
+    network = between(IF(shape=(5,), threshold=np.float64(26)), Linear(weight=weights), (9,))
+    frames = np.ones((2, 20, 9), np.int64)
     assert reference.run(network, frames).counts["neuron"].mean() / 20 < 0.9
     assert refused(network, weight_bits=2, scale="max", calibration=frames).code == "D2E-QUANT-003"
 

@@ -201,7 +201,7 @@ def _of_inputs(per_channel: Array, b: Conv2d) -> Array:
     per_group, out_per_group = b.weight.shape[1], b.weight.shape[0] // b.groups
     group = np.arange(b.weight.shape[0]) // out_per_group
     index = group[:, None] * per_group + np.arange(per_group)[None, :]
-    return per_channel[index]
+    return np.asarray(per_channel[index])
 
 
 def _ungroup(node: Conv2d) -> Array:

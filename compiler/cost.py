@@ -29,6 +29,9 @@ def fan_out(nodes: list[Synapse], shape: Shape) -> Array:
 
 def _windows(node: Conv1d | Conv2d | _Pool, shape: Shape) -> Array:
     out = output_shape("window", node, shape)
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
     if isinstance(node, _Pool):
         kernel, stride, dilation = node.kernel_size, node.stride, (1, 1)
         pads, channels = tuple((p, p) for p in node.padding), 1

@@ -37,6 +37,8 @@ from d2e.ir.nodes import (
     Scale,
     SumPool2d,
     Synapse,
+    integral,
+    real,
 )
 from d2e.ir.shapes import infer_shapes
 from d2e.ir.text import to_text
@@ -46,5 +48,6 @@ __all__ = [
     "IF", "LI", "LIF", "Affine", "AvgPool2d", "Continuous", "Conv1d", "Conv2d", "CubaLIF", "D2EError", "Delay",
     "Edge", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear", "MissingError",
     "MultiThreshold", "Network", "Neuron", "Node", "Output", "Quantized", "Scale", "SumPool2d", "Synapse",
-    "UnsupportedError", "UsageError", "chain", "infer_shapes", "raise_findings", "to_text", "verified", "verify",
+    "UnsupportedError", "UsageError", "chain", "infer_shapes", "integral", "raise_findings", "real", "to_text",
+    "verified", "verify",
 ]

@@ -12,8 +12,8 @@ Every neuron shares one step, in this order, in floating point and in integers (
     s = n * amplitude
 
 With `FixedPoint` arithmetic the same lines are integers: thresholds, weights and ``reset_by`` are in weight
-units, ``u``, ``v``, ``bias``, ``v_min``, ``v_reset`` and ``v_init`` in units of 2**-fraction_bits of a weight unit, decays are
-numerators over 2**decay_bits and products are truncated toward zero (Loihi: lava ``PyLifModelBitAcc``).
+units, ``u``, ``v``, ``bias``, ``v_min``, ``v_reset`` and ``v_init`` in units of 2**-fraction_bits of a weight unit, decays
+are numerators over 2**decay_bits and products are truncated toward zero (Loihi: lava ``PyLifModelBitAcc``).
 """
 
 from __future__ import annotations
@@ -111,6 +111,16 @@ def _freeze_arrays(node: Any) -> None:
 
 def _array(default: float | None = None) -> Any:
     return field(default=default, metadata={"array": True})
+
+
+def real(value: Any) -> Array:
+    """A float64 array; a number gives one of shape ()."""
+    return np.asarray(value, np.float64)
+
+
+def integral(value: Any) -> Array:
+    """An int64 array; a number gives one of shape ()."""
+    return np.asarray(value, np.int64)
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
 from d2e.ir import IF, LI, CubaLIF, Edge, Network, Neuron, Node, Scale, raise_findings
-from d2e.ir.nodes import Array
+from d2e.ir.nodes import Array, integral
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -68,7 +68,7 @@ class MapNeurons(Pass):
             )
         for name in network.populations:
             node = network.neuron(name)
-            if node.fire == "ge" and not _whole(node) and not isinstance(node, LI):
+            if node.fire == "ge" and not _integral(node) and not isinstance(node, LI):
                 result = warn(result, "D2E-LOIHI-021", "fires at v >= threshold, the stock neuron at v > threshold; its "
                               "state holds fractions of a weight unit, so an exact tie does not fire", name)
         raise_findings(check(result, LOWERED_RULES))
@@ -77,11 +77,11 @@ class MapNeurons(Pass):
     def _map(self, name: str, node: Neuron, nodes: dict[str, Node], edges: list[Edge]) -> bool:
         """Replace one population; True where the result is approximate."""
         keep_syn, keep_mem = node.decays
-        syn = np.int64(0) if keep_syn is None else _one(keep_syn)
-        mem = np.int64(DECAY_ONE) if keep_mem is None else _one(keep_mem)
+        syn = integral(0) if keep_syn is None else _one(keep_syn)
+        mem = integral(DECAY_ONE) if keep_mem is None else _one(keep_mem)
         if isinstance(node, LI):
             nodes[name] = replace(node, decay_syn=syn, decay_mem=mem, reset="zero", fire="gt",
-                                  threshold=np.int64(LIMITS["threshold"].value))
+                                  threshold=integral(LIMITS["threshold"].value))
             return False
         if node.reset != "subtract":
             nodes[name] = _stock(node, syn, mem)
@@ -91,8 +91,8 @@ class MapNeurons(Pass):
         if syn != 0:
             nodes[name] = _stock(node, syn, mem)
             return True
-        mapped = _stock(node, mem, np.int64(0))
-        nodes[name] = replace(mapped, bias=np.int64(0), v_init=np.int64(0), u_init=node.v_init)
+        mapped = _stock(node, mem, integral(0))
+        nodes[name] = replace(mapped, bias=integral(0), v_init=integral(0), u_init=node.v_init)
         nodes[f"{name}.reset"] = Scale(scale=np.asarray(-amount))
         edges += [Edge(name, f"{name}.reset", recurrent=True), Edge(f"{name}.reset", name)]
         if bias.any():
@@ -101,16 +101,16 @@ class MapNeurons(Pass):
             source = f"{name}.on"
             on = nodes[source]
             assert isinstance(on, IF)
-            nodes[source] = _stock(on, np.int64(0), np.int64(DECAY_ONE))
+            nodes[source] = _stock(on, integral(0), integral(DECAY_ONE))
         return False
 
 
 def _one(decay: Array) -> Any:
     """A uniform decay as one number (the rules refuse others)."""
-    return np.int64(decay.flat[0])
+    return integral(decay.flat[0])
 
 
-def _whole(node: Neuron) -> bool:
+def _integral(node: Neuron) -> bool:
     """Whether ``v`` only ever holds whole weight units."""
     leaks = node.decays[1] is not None and bool((node.decays[1] % DECAY_ONE).any())
     current = node.decays[0] is not None and bool(node.decays[0].any())
@@ -119,10 +119,10 @@ def _whole(node: Neuron) -> bool:
 
 def _stock(node: Neuron, decay_syn: Any, decay_mem: Any) -> CubaLIF:
     """The stock LIF with this neuron's threshold, bias and start; in whole units v >= theta is v > theta - 1."""
-    threshold = node.threshold - 1 if node.fire == "ge" and _whole(node) else node.threshold
+    threshold = node.threshold - 1 if node.fire == "ge" and _integral(node) else node.threshold
     return CubaLIF(
         shape=node.shape, decay_syn=decay_syn, decay_mem=decay_mem, threshold=threshold, fire="gt", reset="zero",
-        gain=np.int64(1), bias=node.bias, v_reset=np.int64(0), v_init=node.v_init, amplitude=np.int64(1),
-        u_init=node.u_init if isinstance(node, CubaLIF) else np.int64(0),
+        gain=integral(1), bias=node.bias, v_reset=integral(0), v_init=node.v_init, amplitude=integral(1),
+        u_init=node.u_init if isinstance(node, CubaLIF) else integral(0),
         arithmetic=node.arithmetic, quantized=node.quantized, metadata=node.metadata,
     )

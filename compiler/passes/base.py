@@ -54,10 +54,7 @@ def folded(network: Network) -> str | None:
     """Every population has one threshold, gain 1 and amplitude 1, and resets to 0 if it resets to a value."""
     for name in network.populations:
         node = network.neuron(name)
-        if isinstance(node, LI):
-            one_threshold = True
-        else:
-            one_threshold = node.threshold.ndim == 0
+        one_threshold = True if isinstance(node, LI) else node.threshold.ndim == 0
         plain = node.gain.ndim == 0 and node.gain == 1 and node.amplitude.ndim == 0 and node.amplitude == 1
         if not (one_threshold and plain and node.reset != "value"):
             return name

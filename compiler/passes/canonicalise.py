@@ -36,7 +36,7 @@ from d2e.ir import (
     UnsupportedError,
     infer_shapes,
 )
-from d2e.ir.nodes import Array, Shape
+from d2e.ir.nodes import Array, Shape, integral, real
 from d2e.ir.shapes import output_shape
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class _Builder:
         delay += max(0, path.recurrent - 1)
         chain = simplify([algebra.without_bias(n) for n in nodes], shape, path.label)
         if not any(not isinstance(n, Flatten) for n in chain):
-            chain.append(Scale(scale=np.float64(1.0)))
+            chain.append(Scale(scale=real(1.0)))
         return [*chain, *([Delay(steps=delay)] if delay else [])]
 
     def _as_it_is(self, path: Path) -> list[Synapse]:
@@ -167,7 +167,7 @@ def simplify(nodes: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
         if isinstance(node, AvgPool2d):
             size = node.kernel_size[0] * node.kernel_size[1]
             chain += [SumPool2d(kernel_size=node.kernel_size, stride=node.stride, padding=node.padding)]
-            chain += [Scale(scale=np.float64(1.0 / size))]
+            chain += [Scale(scale=real(1.0 / size))]
         else:
             chain.append(node)
     while (shorter := _step(chain, shape)) is not None:
@@ -216,9 +216,9 @@ def add_constant_current(
     table = np.broadcast_to(current, neuron.shape)
     one: Shape = (1,) * len(neuron.shape)
     integers = neuron.arithmetic is not None
-    unit = np.int64(1 << neuron.arithmetic.fraction_bits) if neuron.arithmetic else np.float64(1.0)
+    unit = integral(1 << neuron.arithmetic.fraction_bits) if neuron.arithmetic else real(1.0)
     nodes[source] = IF(
-        shape=one, threshold=np.int64(1) if integers else np.float64(1.0), bias=unit, reset="zero",
+        shape=one, threshold=integral(1) if integers else real(1.0), bias=unit, reset="zero",
         arithmetic=neuron.arithmetic, metadata={HELPER: True},
     )
     kind = {2: Conv1d, 3: Conv2d}.get(len(neuron.shape))

@@ -13,7 +13,7 @@ import numpy as np
 
 from d2e.compiler.passes.base import Pass, Property, discrete
 from d2e.ir import Continuous, CubaLIF, Network, Neuron, UsageError
-from d2e.ir.nodes import LI, LIF, Array, Node
+from d2e.ir.nodes import LI, LIF, Array, Node, real
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -36,7 +36,8 @@ class Discretise(Pass):
         """The network with discrete decays.
 
         Raises:
-            UsageError: D2E-DYN-002 without a time step above 0 or a decay rule, D2E-DYN-003 where dt exceeds a time constant.
+            UsageError: D2E-DYN-002 without a time step above 0 or a decay rule; D2E-DYN-003 where dt exceeds a time
+                constant.
         """
         dt = self.dt if self.dt is not None else network.input.dt
 
@@ -55,14 +56,14 @@ class Discretise(Pass):
 
 
 def _discrete(name: str, node: Neuron, c: Continuous, dt: float) -> Neuron:
-    r = np.float64(1.0) if c.r is None else c.r
+    r = real(1.0) if c.r is None else c.r
     if not isinstance(node, LIF):
         return replace(node, gain=r * dt, continuous=None)
     if c.tau_mem is None:
         raise UsageError("D2E-DYN-002", "leaks but has no membrane time constant", node=name)
     keep = _keep(name, c.tau_mem, c.rule, dt)
     gain = r * (1 - keep)
-    leak = np.float64(0.0) if c.v_leak is None else c.v_leak
+    leak = real(0.0) if c.v_leak is None else c.v_leak
     changes: dict[str, Array] = {"decay_mem": keep, "bias": node.bias + (1 - keep) * leak}
     if isinstance(node, (CubaLIF, LI)) and c.tau_syn is not None:
         keep_syn = _keep(name, c.tau_syn, c.rule, dt)

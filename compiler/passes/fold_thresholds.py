@@ -25,7 +25,7 @@ from d2e.ir import (
     UnsupportedError,
     infer_shapes,
 )
-from d2e.ir.nodes import LI, Array, Shape
+from d2e.ir.nodes import LI, Array, Shape, real
 from d2e.ir.shapes import output_shape
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _fold_reset_value(network: Network, name: str) -> Network:
             "D2E-FOLD-002", f"resets to {base.max():g}, which is not below its threshold", node=name,
             hint="Use a reset value below the threshold.",
         )
-    keep = np.float64(1.0) if node.decays[1] is None else node.decays[1]
+    keep = real(1.0) if node.decays[1] is None else node.decays[1]
     if node.max_spikes != 1 or (node.reset_when == "next" and (keep != 1).any()):
         raise UnsupportedError(
             "D2E-FOLD-002", f"resets to {base.max():g}, and " + (
@@ -79,7 +79,7 @@ def _fold_reset_value(network: Network, name: str) -> Network:
             ), node=name, hint="Reset to 0.",
         )
     shifted = replace(
-        node, reset="zero", v_reset=np.float64(0.0), threshold=node.threshold - base, v_init=node.v_init - base,
+        node, reset="zero", v_reset=real(0.0), threshold=node.threshold - base, v_init=node.v_init - base,
         bias=node.bias - (1 - keep) * base, v_min=None if node.v_min is None else node.v_min - base,
     )
     return network.with_nodes({name: shifted})
@@ -90,11 +90,11 @@ def _fold_inputs(network: Network, name: str) -> Network:
     node = network.neuron(name)
     theta = node.threshold
     if isinstance(node, LI):
-        common, factor = np.float64(1.0), np.ones(())
+        common, factor = real(1.0), np.ones(())
     elif isinstance(node, MultiThreshold):
-        common, factor = np.float64(1.0), 1.0 / theta
+        common, factor = real(1.0), 1.0 / theta
     else:
-        common = np.asarray(theta.max())
+        common = real(theta.max())
         factor = np.ones(()) if (theta == common).all() else common / theta
     rows = node.gain * factor
     if (rows != 1).any():
@@ -106,14 +106,14 @@ def _fold_inputs(network: Network, name: str) -> Network:
     }
     if isinstance(node, CubaLIF):
         scaled["u_init"] = node.u_init * rows if (rows != 1).any() else node.u_init
-    return network.with_nodes({name: replace(node, threshold=common, gain=np.float64(1.0), **scaled)})
+    return network.with_nodes({name: replace(node, threshold=common, gain=real(1.0), **scaled)})
 
 
 def _fold_amplitude(network: Network, name: str) -> Network:
     node = network.neuron(name)
     amplitude = node.amplitude
     if (amplitude == 1).all():
-        return network.with_nodes({name: replace(node, amplitude=np.float64(1.0))})
+        return network.with_nodes({name: replace(node, amplitude=real(1.0))})
     shapes = infer_shapes(network)
     for path in paths_from(network, name):
         if isinstance(network.nodes[path.target], Output):
@@ -124,7 +124,7 @@ def _fold_amplitude(network: Network, name: str) -> Network:
                 )
             continue  # one amplitude for all: counts instead of amplitudes, the same order of classes
         network = _change(network, path, amplitude, shapes[name], rows=False)
-    return network.with_nodes({name: replace(node, amplitude=np.float64(1.0))})
+    return network.with_nodes({name: replace(node, amplitude=real(1.0))})
 
 
 def _scale_into(network: Network, name: str, factor: Array) -> Network:

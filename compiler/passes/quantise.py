@@ -36,7 +36,7 @@ from d2e.ir import (
     UsageError,
     infer_shapes,
 )
-from d2e.ir.nodes import Array
+from d2e.ir.nodes import Array, integral, real
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -128,17 +128,17 @@ class Quantise(Pass):
     def _population(self, network: Network, name: str, seen: activity.Seen | None) -> Network:
         node = network.neuron(name)
         if node.metadata.get(HELPER):
-            unit = np.int64(1 << self.grid.arithmetic.fraction_bits)
             helper = replace(
-                node, threshold=np.int64(1), bias=unit, arithmetic=self.grid.arithmetic, gain=np.int64(1),
-                amplitude=np.int64(1), v_init=np.int64(0), v_reset=np.int64(0),
+                node, threshold=integral(1), bias=integral(1 << self.grid.arithmetic.fraction_bits),
+                arithmetic=self.grid.arithmetic, gain=integral(1), amplitude=integral(1), v_init=integral(0),
+                v_reset=integral(0),
             )
             return network.with_nodes({name: helper})
-        weights = {
-            s: network.nodes[s] for p in paths_into(network, name) for s in p.synapses
-            if isinstance(network.nodes[s], Synapse) and hasattr(network.nodes[s], "quantized")
-        }
-        arrays = [weight_of(s) for s in weights.values() if isinstance(s, Synapse)]
+        weights = [
+            s for p in paths_into(network, name) for s in p.synapses
+            if isinstance(node_ := network.nodes[s], Synapse) and hasattr(node_, "quantized")
+        ]
+        arrays = [_weight(network, s) for s in weights]
         values = np.concatenate([np.abs(a).reshape(-1) for a in arrays]) if arrays else np.zeros(1)
         if not values.any() and not node.bias.any():
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
@@ -152,7 +152,7 @@ class Quantise(Pass):
         else:
             unit = candidates[method][0]
         result = self._with_unit(network, name, unit, seen)
-        if not result.neuron(name).bias.any() and not any(weight_of(result.nodes[s]).any() for s in weights):
+        if not result.neuron(name).bias.any() and not any(_weight(result, s).any() for s in weights):
             raise UnsupportedError(
                 "D2E-QUANT-001", f"all its input weights, at most {values.max():.3g}, round to zero beside a threshold "
                 f"of {threshold_of(node):.3g}", node=name, hint="Lower the threshold or scale the weights up.",
@@ -178,7 +178,7 @@ class Quantise(Pass):
             for s in path.synapses:
                 node = network.nodes[s]
                 if isinstance(node, Synapse) and hasattr(node, "quantized"):
-                    mark = Quantized(self.weight_bits, np.float64(unit))
+                    mark = Quantized(self.weight_bits, real(unit))
                     rounded = with_weight(node, self._round(weight_of(node), unit))
                     changed[s] = replace(rounded, quantized=mark)  # type: ignore[call-arg]
         neuron = network.neuron(name)
@@ -210,11 +210,11 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
     leaky = keeps[1] is not None and bool((keeps[1] != 1 << fixed.decay_bits).any())
     whole = (soft and not current) or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
     bias_int = np.rint(bias / unit).astype(np.int64) * one if whole else _bias_grid(bias / unit * one, grid)
-    theta = np.int64(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
+    theta = integral(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
     changes: dict[str, Any] = {
-        "threshold": theta, "bias": bias_int, "gain": np.int64(1), "amplitude": np.int64(1), "v_reset": np.int64(0),
+        "threshold": theta, "bias": bias_int, "gain": integral(1), "amplitude": integral(1), "v_reset": integral(0),
         "v_init": _start(node.v_init, unit, one, whole and not leaky and not current), "arithmetic": fixed,
-        "quantized": Quantized(bits, np.float64(unit)),
+        "quantized": Quantized(bits, real(unit)),
         "v_min": None if node.v_min is None else np.rint(node.v_min / unit * one).astype(np.int64),
         "reset_by": None if node.reset_by is None else np.rint(node.reset_by / unit).astype(np.int64),
     }
@@ -225,7 +225,7 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
     if isinstance(node, CubaLIF):
         changes["u_init"] = np.rint(node.u_init / unit * one).astype(np.int64)
     if isinstance(node, MultiThreshold):
-        changes |= {"threshold": np.int64(1), "levels": np.rint(node.levels / unit).astype(np.int64)}
+        changes |= {"threshold": integral(1), "levels": np.rint(node.levels / unit).astype(np.int64)}
     if leaky or current or not whole:
         changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
     if soft and leaky and not current and node.reset_when == "same" and not isinstance(node, MultiThreshold):
@@ -234,6 +234,12 @@ def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: in
         decayed = np.rint(np.asarray(node.decays[1]) * amount / unit).astype(np.int64)
         changes |= {"reset_when": "next", "reset_by": _mantissa(decayed, grid.mantissa_max)}
     return replace(node, **changes)
+
+
+def _weight(network: Network, name: str) -> Array:
+    node = network.nodes[name]
+    assert isinstance(node, Synapse)
+    return weight_of(node)
 
 
 def _start(v_init: Array, unit: float, one: int, whole: bool) -> Array:
@@ -265,7 +271,8 @@ def _check_range(network: Network, name: str, time_steps: int | None, grid: Grid
     step = max(abs(bound.low), abs(bound.high))
     if step >= grid.state_max:
         raise UnsupportedError(
-            "D2E-RANGE-001", f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.state_max:,}",
+            "D2E-RANGE-001",
+            f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.state_max:,}",
             node=name, hint="Lower --weight-bits, or split the layer.",
         )
     if bound.state is not None and bound.state < grid.state_max:

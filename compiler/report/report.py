@@ -55,10 +55,7 @@ class Report:
     def text(self, path: str | None = None) -> str:
         """The last screen: at most 15 lines."""
         lines = [*self._head(), *self._accuracy(), *self._activity()]
-        if path:
-            tail = [f"written    {path}"]
-        else:
-            tail = []
+        tail = [f"written    {path}"] if path else []
         room = LINES - len(lines) - len(tail)
         return "\n".join([*lines, *self._warnings(room), *tail]) + "\n"
 
@@ -95,7 +92,8 @@ class Report:
         totals = self.data["totals"]
         lines = []
         if "spikes_per_sample" in totals:
-            lines.append(f"on chip    {totals['spikes_per_sample']:,.1f} spikes, {totals['synops_per_sample']:,.0f} synops per sample")
+            spikes, synops = totals["spikes_per_sample"], totals["synops_per_sample"]
+            lines.append(f"on chip    {spikes:,.1f} spikes, {synops:,.0f} synops per sample")
         if "latency_steps" in totals:
             lines.append(f"latency    {totals['latency_steps']} steps from a frame to its output")
         for entry in self.data.get("energy", []):
@@ -143,7 +141,7 @@ def _points(share: float) -> str:
 def number(value: Any) -> str:
     """A number as people read it: thousands separated, small ones with a few digits; a dash where there is none."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

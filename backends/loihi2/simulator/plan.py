@@ -17,7 +17,18 @@ from d2e.compiler.algebra import as_matrix
 from d2e.compiler.passes.ranges import path_range
 from d2e.compiler.paths import Path, paths_into
 from d2e.ir import (
-    LI, Conv1d, Conv2d, Delay, Input, Linear, Network, Scale, SumPool2d, Synapse, UnsupportedError, infer_shapes,
+    LI,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Input,
+    Linear,
+    Network,
+    Scale,
+    SumPool2d,
+    Synapse,
+    UnsupportedError,
+    infer_shapes,
 )
 from d2e.ir.nodes import Array, Neuron, Shape
 from d2e.ir.shapes import padding_pairs

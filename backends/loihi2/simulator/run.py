@@ -169,7 +169,8 @@ class Simulator:
             drive = part if drive is _EMPTY else drive + part
         whole = _NO_WHOLE
         if form == "int8" and plan.source and plan.int8 and plan.event_path:
-            part = _late(plan.int8(sent[plan.source].rows(math.prod(plan.event_path.shape))).reshape(batch, steps, -1), plan.lag)
+            found = plan.int8(sent[plan.source].rows(math.prod(plan.event_path.shape)))
+            part = _late(found.reshape(batch, steps, -1), plan.lag)
             if part.dtype == np.float32:
                 whole = part
             else:

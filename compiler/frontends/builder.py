@@ -103,7 +103,7 @@ class Builder:
     def feed_back(self, layer: Flow, neuron: Flow) -> None:
         """Close the loop of a layer that was added behind a neuron: the layer sees the neuron's step before."""
         self.edges = [
-            Edge(e.source, e.target, e.source in neuron.sources and e.target in layer.sources or e.recurrent)
+            Edge(e.source, e.target, (e.source in neuron.sources and e.target in layer.sources) or e.recurrent)
             for e in self.edges
         ]
         self.edges += [Edge(a, b) for a in layer.sources for b in neuron.sources]

@@ -47,13 +47,19 @@ def checked_path(path: Path) -> Path:
     """The path, if it is a file with something in it.
 
     Raises:
-        UsageError: D2E-LOAD-001 missing, -002 a folder, -003 empty.
+        UsageError: D2E-LOAD-001 missing, -002 a folder, -003 empty; D2E-FILE-002 where it cannot be read.
     """
-    if path.is_dir():
-        raise UsageError("D2E-LOAD-002", f"{path} is a folder, not a model file", hint="Name the file in it.")
-    if not path.exists():
-        raise UsageError("D2E-LOAD-001", f"there is no file {path}", hint="Check the path.")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except IsADirectoryError:
+        folder = f"{path} is a folder, not a model file"
+        raise UsageError("D2E-LOAD-002", folder, hint="Name the file in it.") from None
+    except FileNotFoundError:
+        raise UsageError("D2E-LOAD-001", f"there is no file {path}", hint="Check the path.") from None
+    except OSError as error:
+        raise UsageError("D2E-FILE-002", f"cannot read {path}: {error.strerror}", hint="Check the path.") from None
+    if empty:
         raise UsageError("D2E-LOAD-003", f"{path} is empty", hint="Save the model again.")
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -106,7 +107,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def _default_folder(model: str, target: str) -> str:
-    stem = model.rpartition(":")[2] if ":" in model and not Path(model).exists() else Path(model).stem
+    stem = model.rpartition(":")[2] if ":" in model and not os.path.exists(model) else Path(model).stem
     return str(Path("build") / f"{stem}-{target.partition('{')[0]}")
 
 
@@ -181,7 +182,7 @@ def inspect_command(
     from d2e.compiler.frontends.files import load_model
     from d2e.ir import to_text
 
-    if (Path(path) / "manifest.json").is_file():
+    if os.path.isfile(Path(path) / "manifest.json"):
         program = d2e.load(path)
         print(program.report.text(path), end="")
         shown = {key: value for key, value in program.network.metadata.items() if key != "placement"}

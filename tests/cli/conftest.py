@@ -121,7 +121,7 @@ def data() -> Path:
 def program(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, compiled and measured on 30 digits."""
     folder = tmp_path_factory.mktemp("compiled")
-    args = ("--eval", data, "--eval-samples", 30, "--save-ir", "-o", "program", "-q")
+    args = ("--eval", data, "--eval-samples", 30, "-o", "program", "-q")
     done = call("d2e-compile", model, *args, cwd=folder)
     assert done.code == 0, done.err
     return folder / "program"

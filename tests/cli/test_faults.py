@@ -50,14 +50,26 @@ def test_models_that_cannot_be_compiled(refused, broken, name):
     assert words in refused(exit_code, code, broken / name, "-o", "out")
 
 
+def test_files_that_the_system_does_not_give(refused, tmp_path):
+    refused(2, "D2E-FILE-002", "a" * 300 + ".pt", "-o", "out")
+    refused(2, "D2E-FILE-002", "inspect", "a" * 300 + ".pt", program="d2e")
+    (tmp_path / "file").write_text("mine")
+    refused(2, "D2E-FILE-002", "file/model.nir", "-o", "out")
+
+
 @pytest.mark.parametrize("name", ["bomb.pt", "bomb_zip.pt"])
-def test_a_pickle_that_runs_code_is_refused_and_did_not_run(refused, broken, d2e, name):
+def test_a_pickle_that_runs_code_is_refused_and_did_not_run(refused, broken, name):
     assert "--allow-pickle" in refused(2, "D2E-LOAD-006", broken / name)
-    assert d2e("inspect", broken / name).code == 2
-    assert d2e("check", broken / name).code == 2
+    for command in ("check", "inspect"):
+        refused(2, "D2E-LOAD-006", command, broken / name, program="d2e")
     assert not (broken / "exploded").exists()
-    d2e("inspect", broken / name, "--allow-pickle")
-    assert (broken / "exploded").exists()  # it is a bomb, where the user insists
+
+
+def test_where_the_user_insists_it_runs(d2e, broken):
+    assert d2e("inspect", broken / "bomb.pt").code == 2
+    assert not (broken / "exploded").exists()
+    assert d2e("inspect", broken / "bomb.pt", "--allow-pickle").code == 2
+    assert (broken / "exploded").exists()
     (broken / "exploded").unlink()
 
 

@@ -18,8 +18,10 @@ import d2e
 from d2e.backends.loihi2.lava.engine import run_many
 from d2e.compiler.paths import paths_into
 from d2e.compiler.program import Program
-from d2e.ir import reference
+from d2e.ir import UnsupportedError, reference
 from d2e.ir.reference import Trace
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 ROOT = Path(__file__).parents[2]
 QUICK = 12
@@ -161,13 +163,19 @@ def test_saved_folder_runs_without_d2e(compiled: tuple[str, Program], lava_pytho
 
 
 def compare(seeds: range, folder: Path, python: Path) -> None:
-    """Every population of the compiled network, helpers included."""
+    """Every population of the compiled network, helpers included; few bits may silence a layer, which is refused."""
     programs, jobs = {}, []
     for seed in seeds:
         model = random_model(seed)
-        programs[seed] = d2e.compile(model.module, **model.options)
+        try:
+            programs[seed] = d2e.compile(model.module, **model.options)
+        except UnsupportedError as error:
+            if not error.code.startswith("D2E-QUANT"):
+                raise
+            continue
         programs[seed].save(folder / str(seed))
         jobs.append((folder / str(seed) / "target", model.frames[:2]))
+    assert len(programs) >= 0.9 * len(seeds)
     wrong = {}
     traces = run_many(jobs, record="state", python=python)
     for (seed, program), (_, x), found in zip(programs.items(), jobs, traces, strict=True):

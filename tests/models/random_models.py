@@ -35,7 +35,8 @@ class Skip(nn.Module):
         self.long, self.short, self.join = long, short, join
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.join(self.long(frames) + self.short(frames))
+        joined: Tensor = self.join(self.long(frames) + self.short(frames))
+        return joined
 
 
 class Grower:
@@ -69,7 +70,7 @@ class Grower:
 
     # ----- layers
 
-    def suited(self, layer: nn.Module, frames: Tensor) -> nn.Module:
+    def suited(self, layer: Any, frames: Tensor) -> Any:
         """``layer`` with its weights such that one current in five exceeds a random share of the threshold."""
         with torch.no_grad():
             if layer.bias is not None:
@@ -83,11 +84,11 @@ class Grower:
                 layer.bias.copy_(torch.from_numpy(self.rng.uniform(-0.1, 0.15, layer.bias.shape) * THETA))
         return layer
 
-    def linear(self, out: int) -> nn.Module:
+    def linear(self, out: int) -> Any:
         layer = nn.Linear(self.shape[0], out, bias=self.chance(0.6))
         return self.suited(layer, self.frames)
 
-    def conv(self, out: int | None = None, plain: bool = False) -> nn.Module:
+    def conv(self, out: int | None = None, plain: bool = False) -> Any:
         channels, height, width = self.shape
         groups = 1 if plain else int(self.pick(*[g for g in (1, 1, 2, channels) if channels % g == 0]))
         out = out or groups * int(self.rng.integers(1, 4))
@@ -99,7 +100,7 @@ class Grower:
         layer = nn.Conv2d(channels, out, kernel, groups=groups, bias=self.chance(0.6), **options)
         return self.suited(layer, self.frames)
 
-    def normed(self, layer: nn.Module) -> nn.Module:
+    def normed(self, layer: Any) -> Any:
         """The layer, now and then with a BatchNorm that has seen these frames."""
         if self.chance(0.5):
             return layer

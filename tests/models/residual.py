@@ -36,7 +36,8 @@ class Residual(nn.Module):
         first = self.stem(frames)
         second = self.joined(self.outer(self.inner(first)) + first)
         third = self.joined2(self.outer2(self.inner2(second)) + self.skip2(second))
-        return self.head(third)
+        classes: Tensor = self.head(third)
+        return classes
 
 
 def build() -> tuple[nn.Module, dict[str, Any]]:

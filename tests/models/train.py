@@ -45,13 +45,11 @@ def leaky() -> nn.Module:
 def recurrent() -> nn.Module:
     """Recurrent hard-reset CubaLIF, read by a leaky membrane at the last step."""
     hidden = snn.CubaLIF(decay_syn=0.3, decay_mem=0.9, threshold=1.0, reset="zero")
-    model = snn.Sequential(
-        nn.Linear(8, 128), snn.Recurrent(hidden, nn.Linear(128, 128)), nn.Linear(128, 10), snn.LI(decay=0.9),
-    )
+    entry, back = nn.Linear(8, 128), nn.Linear(128, 128)
     with torch.no_grad():
-        model[0].weight *= 0.25  # payloads reach 16
-        model[1].layer.weight *= 0.5
-    return model
+        entry.weight *= 0.25  # payloads reach 16
+        back.weight *= 0.5
+    return snn.Sequential(entry, snn.Recurrent(hidden, back), nn.Linear(128, 10), snn.LI(decay=0.9))
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {

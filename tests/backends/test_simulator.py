@@ -12,6 +12,7 @@ import pytest
 from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, whole
 
 from d2e.backends.loihi2.simulator import run as module
+from d2e.backends.loihi2.simulator.int8 import prepare, works
 from d2e.backends.loihi2.simulator.run import Simulator, simulate
 from d2e.ir import (
     LI,
@@ -28,10 +29,12 @@ from d2e.ir import (
     Scale,
     UnsupportedError,
     UsageError,
+    linear,
     reference,
     verified,
 )
 from d2e.ir.reference import Trace
+from d2e.ir.shapes import output_shape
 
 ONE = 4096
 WIDTH = 1 << 24
@@ -44,10 +47,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["as it chooses", "event driven", "dense"])
+@pytest.fixture(params=["chosen", "events", "float", "int8"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param != "as it chooses":
-        monkeypatch.setattr(module, "_DENSE_RATE", 2.0 if request.param == "event driven" else -1.0)
+    """Every simulator of the test computes every layer that can in this form."""
+    if request.param != "chosen":
+        monkeypatch.setattr(module.Simulator.__init__, "__defaults__", (request.param,))
     return str(request.param)
 
 
@@ -219,6 +223,46 @@ def test_populations_that_feed_each_other_run_too() -> None:
         tangled += Simulator(network).tangled
         check(network, frames, f"seed {seed}")
     assert tangled == 10
+
+
+@pytest.mark.parametrize(("space", "stride", "padding"), [
+    ((4, 5), (1, 3), (1, 0)), ((11, 1), (1, 2), (1, 1)), ((10, 4), (1, 3), (2, 1)),
+])
+def test_maps_one_column_wide_have_no_int8_form(
+    space: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    """torch 2.13's int8 convolution gives wrong sums on the first and last of these, and crashes on the second."""
+    kernel = (2, 3) if space == (4, 5) else (1, 1) if space[1] == 1 else (3, 4)
+    node = Conv2d(weight=whole(np.ones((4, 1, *kernel))), groups=2, stride=stride, padding=padding)
+    out = output_shape("conv", node, (2, *space))
+    assert prepare(node, None, (2, *space), out, 1.0) is None
+
+
+@pytest.mark.skipif(not works(), reason="this torch has no int8 kernels")
+def test_convolutions_of_every_geometry_in_int8() -> None:
+    prepared = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        channels = int(rng.choice([1, 2, 3, 4, 8]))
+        groups = int(rng.choice([g for g in (1, 2, channels) if channels % g == 0]))
+        kernel, padding = rng.integers(1, 5, 2), tuple(int(p) for p in rng.integers(0, 4, 2))
+        weight = rng.integers(-128, 128, (groups * int(rng.integers(1, 5)), channels // groups, *kernel))
+        stride, dilation = (tuple(int(n) for n in rng.integers(1, 4 - i, 2)) for i in (0, 1))
+        node = Conv2d(weight=weight, groups=groups, stride=stride, padding=padding, dilation=dilation)
+        shape = (channels, *(int(n) for n in rng.integers(1, 12, 2)))
+        try:
+            out = output_shape("conv", node, shape)
+        except UnsupportedError:
+            continue
+        form = prepare(node, None, shape, out, 1.0)
+        if form is None:
+            continue
+        prepared += 1
+        rows = rng.integers(0, 128, (int(rng.choice([1, 5, 33])), int(np.prod(shape))), dtype=np.uint8)
+        frames = np.moveaxis(rows.reshape(-1, *shape[1:], channels), -1, 1).astype(np.int64)
+        expected = np.moveaxis(linear.apply(node, frames, shape), 1, -1).reshape(len(rows), -1)
+        np.testing.assert_array_equal(form(rows), expected, err_msg=f"seed {seed}")
+    assert prepared >= 200
 
 
 def test_two_recurrent_layers_of_one_population_are_refused() -> None:

@@ -107,6 +107,11 @@ def compile(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
         _report(chip, network, source, meter), _facts(model, target, {
             "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "passes": passes,
+            "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout,
+            "calibration": _origin(calibration),
+            "calibration_samples": None if calibration is None else calibration_samples,
+            "eval": _origin(eval), "eval_samples": eval_samples, "profile": profile, "dt": dt, "reset": reset, "fire": fire,
+            "max_spikes": max_spikes,
         }), [("source", source), *((s.name, s.network) for s in steps)], _log(steps, meter), source=settled, save_ir=save_ir,
     )
     if max_drop is not None:
@@ -235,13 +240,17 @@ def _report(chip: Target, network: Network, source: Network, meter: _Meter) -> A
 
 def _facts(model: Source, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of the origin: names and hashes, no paths, no dates."""
-    path = Path(model) if isinstance(model, (str, Path)) else None
-    named = {"name": path.name, "sha256": sha256(path)} if path is not None and path.is_file() else {
-        "name": str(model) if isinstance(model, str) else type(model).__name__
-    }
     versions = {"d2e": d2e.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    return {"model": named, "options": {"target": target, **{k: v for k, v in options.items() if v is not None}},
+    return {"model": _origin(model), "options": {"target": target, **{k: v for k, v in options.items() if v is not None}},
             "versions": versions}
+
+
+def _origin(source: Any) -> dict[str, str] | None:
+    """A file by its name and hash, anything else by its name."""
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    if path is not None and path.is_file():
+        return {"name": path.name, "sha256": sha256(path)}
+    return None if source is None else {"name": str(source) if isinstance(source, str) else type(source).__name__}
 
 
 def _log(steps: Sequence[Step], meter: _Meter) -> str:

@@ -209,6 +209,8 @@ def load(path: str | os.PathLike[str]) -> Program:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         name, populations, files = manifest["target"], manifest["populations"], manifest["files"]
         schema = manifest["d2e"]
+        if not (isinstance(name, str) and isinstance(populations, dict) and isinstance(files, dict)):
+            raise TypeError("damaged")
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError("D2E-LOAD-020", f"{folder} holds no compiled program",
                          hint="Name a folder that d2e-compile wrote.") from None

@@ -63,6 +63,7 @@ _OPEN = {
     "reset": "how a neuron resets (--reset subtract|zero|value|none, or subtract-next for one step later)",
     "fire": "whether it fires at v >= or v > threshold (--fire ge|gt)",
     "max_spikes": "how often it may fire per step (--max-spikes N, 0 for no limit)",
+    "rule": "how a time constant becomes a decay per step (--profile nir: Euler, 1 - dt/tau)",
 }
 
 
@@ -144,7 +145,8 @@ def foreign_nodes(trees: Mapping[str, Tree], choices: Choices) -> dict[str, Node
             )
     types = {tree["type"] for tree in trees.values()}
     needed = {"dt"} if types & {"IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay"} else set()
-    choices.require(needed | ({"reset", "fire", "max_spikes"} if types & {"IF", "LIF", "CubaLIF"} else set()))
+    needed |= {"reset", "fire", "max_spikes"} if types & {"IF", "LIF", "CubaLIF"} else set()
+    choices.require(needed | ({"rule"} if types & {"LI", "LIF", "CubaLI", "CubaLIF"} else set()))
     found: dict[str, Node] = {}
     for name, tree in trees.items():
         try:

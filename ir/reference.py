@@ -200,7 +200,7 @@ def check_frames(network: Network, frames: Array) -> Array:
     data = np.asarray(frames)
     if data.ndim != len(source.shape) + 2 or data.shape[2:] != source.shape:
         raise UsageError(
-            "D2E-INPUT-001", f"input of shape {data.shape} is not [batch, time, *{source.shape}]",
+            "D2E-INPUT-001", f"input of shape {list(data.shape)} is not [batch, time, {', '.join(map(str, source.shape))}]",
             hint="Add the batch and time axes, or reshape the frames.",
         )
     if data.dtype.kind == "f" and not np.isfinite(data).all():

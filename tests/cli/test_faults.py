@@ -96,7 +96,7 @@ def test_data_that_do_not_fit(refused, broken, model, name):
 
 def test_data_of_another_shape_than_the_model_are_told_everywhere(refused, broken, model, program):
     frames = broken / "frames_9x9.npz"
-    assert "(4, 16, 1, 9, 9)" in refused(2, "D2E-INPUT-001", model, "--calibration", frames)
+    assert "[4, 16, 1, 9, 9]" in refused(2, "D2E-INPUT-001", model, "--calibration", frames)
     assert "1, 8, 8" in refused(2, "D2E-INPUT-001", "run", program, "--data", frames, program="d2e")
     refused(3, "D2E-SHAPE-001", model, "--input-shape", "1,9,9")
 

@@ -388,10 +388,12 @@ def test_flags_go_before_the_profile(file):
     assert (node.fire, node.reset, node.reset_when, node.max_spikes) == ("ge", "subtract", "next", 0)
 
 
-def test_flags_alone_settle_a_file_but_not_its_decay_rule(file):
-    node = nirfile.read(file, dt=1e-3, reset="subtract", fire="ge", max_spikes=1).neuron("n")
-    assert node.continuous is not None
-    assert node.continuous.rule == ""
+def test_flags_alone_leave_the_decay_rule_of_a_leaky_neuron_open(file):
+    flags = {"dt": 1e-3, "reset": "subtract", "fire": "ge", "max_spikes": 1}
+    with pytest.raises(UsageError, match="D2E-NIR-002.*decay per step.*--profile nir"):
+        nirfile.read(file, **flags)
+    node = nirfile.read(file, profile="nir", **flags).neuron("n")
+    assert (node.reset, node.fire, node.continuous.rule) == ("subtract", "ge", "euler")
 
 
 def test_v_reset_of_the_file_is_used(tmp_path):

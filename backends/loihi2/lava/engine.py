@@ -100,7 +100,7 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
     if code == _EXIT_TIMEOUT:
         raise UnsupportedError(
             "D2E-LAVA-003", f"Lava did not finish within {time_out:g} seconds",
-            hint="Raise --time-out, run fewer samples, or use the engine loihi2-sim.",
+            hint="Run fewer samples, or use the engine loihi2-sim.",
         )
     if code == _EXIT_MISSING:
         raise MissingError("D2E-HW-001", (message.splitlines() or ["lava-loihi is not installed"])[-1].rstrip("."),

@@ -45,7 +45,7 @@ def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
     low, high = network.PAYLOADS
     whole: np.ndarray = np.rint(frames).astype(np.int32)
     if frames.ndim != len(shape) + 2 or frames.shape[2:] != shape:
-        message = f"input of shape {frames.shape} is not [batch, time, *{shape}]"
+        message = f"input of shape {list(frames.shape)} is not [batch, time, {', '.join(map(str, shape))}]"
     elif 0 in frames.shape:
         message = "the input holds no frame"
     elif (whole != frames).any() or whole.min() < low or whole.max() > high:

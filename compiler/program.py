@@ -221,8 +221,10 @@ def load(path: str | os.PathLike[str]) -> Program:
             raise UsageError("D2E-LOAD-021", f"{folder / file} is missing or was changed after compiling",
                              hint="Compile again.")
     report = Report(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    log = folder / "compile.log"
     facts = {k: v for k, v in manifest.items() if k not in ("d2e", "target", "populations", "files")}
-    return Program(nirfile.read(folder / "program.nir"), find(name), populations, report, facts, folder=folder)
+    return Program(nirfile.read(folder / "program.nir"), find(name), populations, report, facts, folder=folder,
+                   log=log.read_text(encoding="utf-8") if log.is_file() else "")
 
 
 __all__ = ["Program", "Result", "check_folder", "load", "pass_row"]

@@ -198,7 +198,7 @@ def _as_dense(chain: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
         kinds = " -> ".join(n.kind for n in chain)
         raise UnsupportedError(
             "D2E-CANON-001", f"the layers {kinds} between two populations do not merge into one", node=name,
-            hint="Put a neuron layer between them, or use pooling whose stride equals its window.",
+            hint="Put a neuron layer between them, or use pooling whose stride equals its window and divides the map.",
         )
     flat: list[Synapse] = [Flatten()] if len(shape) > 1 else []
     return [*flat, Linear(weight=algebra.as_matrix(chain, shape, name))]

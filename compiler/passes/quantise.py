@@ -55,6 +55,7 @@ class Grid:
         bias_mantissa: largest |mantissa| of a bias; the bias is mantissa << exponent.
         bias_exponents: exponents there are.
         state_max: bound on |u| and |v| in weight units.
+        sum_max: bound on the summed input of one step, in weight units.
         arithmetic: of every population.
     """
 
@@ -64,6 +65,7 @@ class Grid:
     bias_mantissa: int = (1 << 12) - 1
     bias_exponents: range = range(8)
     state_max: int = 1 << 17
+    sum_max: int = 1 << 23
     arithmetic: FixedPoint = field(default_factory=FixedPoint)
 
 
@@ -113,7 +115,7 @@ class Quantise(Pass):
 
         Raises:
             UnsupportedError: D2E-QUANT-001 where a layer quantises to nothing, -002 where a layer falls silent,
-                -003 where it saturates; D2E-RANGE-001 where one step's input can overflow.
+                -003 where it saturates; D2E-RANGE-001 where one step's input can overflow the accumulator.
         """
         seen = None if self.calibration is None else activity.observe(network, self.calibration)
         result = _weighted(network)
@@ -269,10 +271,10 @@ def _check_range(network: Network, name: str, time_steps: int | None, grid: Grid
     node = network.neuron(name)
     bound = population_range(network, name, time_steps)
     step = max(abs(bound.low), abs(bound.high))
-    if step >= grid.state_max:
+    if step >= grid.sum_max:
         raise UnsupportedError(
             "D2E-RANGE-001",
-            f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.state_max:,}",
+            f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.sum_max:,}",
             node=name, hint="Lower --weight-bits, or split the layer.",
         )
     if bound.state is not None and bound.state < grid.state_max:

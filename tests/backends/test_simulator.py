@@ -175,6 +175,12 @@ def test_overflow_edges(form: str, case: str) -> None:
     assert simulator.overflows["neuron"] > 0
 
 
+def test_a_current_that_piles_up_beyond_32_bits_is_still_exact() -> None:
+    neuron = lif((2,), threshold=whole(9), decay_syn=whole(4090))
+    network = build(("dense", Linear(weight=whole([[127], [-128]]))), neuron=neuron, payload=60000, shape=(1,))
+    check(network, np.full((1, 12, 1), 60000))
+
+
 def test_overflows_are_counted_once_each() -> None:
     neuron = lif((1,), threshold=whole(10))
     network = build(("dense", Linear(weight=whole([[100]]))), neuron=neuron, payload=2000, shape=(1,))
@@ -235,7 +241,7 @@ def test_maps_one_column_wide_have_no_int8_form(
     kernel = (2, 3) if space == (4, 5) else (1, 1) if space[1] == 1 else (3, 4)
     node = Conv2d(weight=whole(np.ones((4, 1, *kernel))), groups=2, stride=stride, padding=padding)
     out = output_shape("conv", node, (2, *space))
-    assert prepare(node, None, (2, *space), out, 1.0) is None
+    assert prepare(node, None, (2, *space), out, 1.0, 127) is None
 
 
 @pytest.mark.skipif(not works(), reason="this torch has no int8 kernels")
@@ -254,7 +260,7 @@ def test_convolutions_of_every_geometry_in_int8() -> None:
             out = output_shape("conv", node, shape)
         except UnsupportedError:
             continue
-        form = prepare(node, None, shape, out, 1.0)
+        form = prepare(node, None, shape, out, 1.0, 127)
         if form is None:
             continue
         prepared += 1

@@ -284,8 +284,10 @@ def test_a_layer_that_saturates_is_told() -> None:
 
 
 def test_one_steps_input_beyond_the_accumulator_is_told() -> None:
-    network = between(IF(shape=(5,)), Linear(weight=np.ones((5, 40))), (40,), payload=255)
+    network = between(IF(shape=(5,)), Linear(weight=np.ones((5, 400))), (400,), payload=255)
     assert refused(network, scale="max").code == "D2E-RANGE-001"
+    narrower = between(IF(shape=(5,)), Linear(weight=np.ones((5, 40))), (40,), payload=255)
+    assert [w["code"] for w in warnings(quantise(narrower, scale="max"))] == ["D2E-RANGE-003"]
 
 
 def test_a_state_that_may_overflow_is_a_warning_with_its_bound() -> None:

@@ -390,7 +390,7 @@ def test_flags_go_before_the_profile(file):
 
 def test_flags_alone_leave_the_decay_rule_of_a_leaky_neuron_open(file):
     flags = {"dt": 1e-3, "reset": "subtract", "fire": "ge", "max_spikes": 1}
-    with pytest.raises(UsageError, match="D2E-NIR-002.*decay per step.*--profile nir"):
+    with pytest.raises(UsageError, match=r"D2E-NIR-002.*decay per step.*--profile nir"):
         nirfile.read(file, **flags)
     node = nirfile.read(file, profile="nir", **flags).neuron("n")
     assert (node.reset, node.fire, node.continuous.rule) == ("subtract", "ge", "euler")

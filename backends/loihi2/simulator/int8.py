@@ -56,7 +56,7 @@ class Int8:
             return np.asarray(result.permute(0, 2, 3, 1).reshape(rows.shape[0], self.out))
 
 
-def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float) -> Int8 | None:
+def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float, payload: int) -> Int8 | None:
     """The int8 form of a map of frames of ``shape``, if it has one.
 
     Args:
@@ -64,6 +64,7 @@ def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound
         matrix: [in, out] of a Linear, inputs channels last.
         shape, out: of the frames before and after.
         bound: on the absolute sums.
+        payload: largest the source sends.
     """
     if bound >= _LARGEST_SUM or not works():
         return None
@@ -77,7 +78,7 @@ def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound
     if node.stride[1] > 1 and min(shape[2], out[2]) == 1:
         return None  # oneDNN (torch 2.13) crashes or errs where it strides over maps one column wide
     form = _convolution(node, shape, out, tuple(before for before, _ in pads))
-    return form if _exact(form, node, shape) else None
+    return form if _exact(form, node, shape, payload) else None
 
 
 def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...]) -> Int8:
@@ -103,15 +104,15 @@ def works() -> bool:
     try:
         found = _convolution(node, (8, 5, 4), (16, 5, 4), (1, 1))
         product = torch._int_mm(torch.from_numpy(rows.view(np.int8)), torch.from_numpy(matrix)).numpy()
-        return _exact(found, node, (8, 5, 4)) and bool((product == rows.astype(np.int64) @ matrix).all())
+        return _exact(found, node, (8, 5, 4), LARGEST_PAYLOAD) and bool((product == rows.astype(np.int64) @ matrix).all())
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-def _exact(form: Int8, node: Conv2d, shape: Shape) -> bool:
+def _exact(form: Int8, node: Conv2d, shape: Shape, payload: int) -> bool:
     """Whether a convolution is right on a few frames, the first of them all of the largest payload."""
-    rows = np.random.default_rng(0).integers(0, LARGEST_PAYLOAD + 1, (4, math.prod(shape)), dtype=np.uint8)
-    rows[0] = LARGEST_PAYLOAD
+    rows = np.random.default_rng(0).integers(0, payload + 1, (4, math.prod(shape)), dtype=np.uint8)
+    rows[0] = payload
     frames = np.moveaxis(rows.reshape(-1, *shape[1:], shape[0]), -1, 1).astype(np.int64)
     expected = np.moveaxis(linear.apply(node, frames, shape), 1, -1).reshape(4, -1)
     return bool((form(rows) == expected).all())

@@ -86,6 +86,12 @@ class PopulationPlan:
     selves: list[tuple[Array, int]] = field(default_factory=list)
     dense: list[DensePath] = field(default_factory=list)
     constant: list[DensePath] = field(default_factory=list)
+    bound: float = 0.0
+
+    def piles_up(self, steps: int) -> bool:
+        """Whether u, which wraps once per step, may leave 32 bits: only where a step brings more than one wrap undoes."""
+        most = self.bound * 64
+        return self.neuron[1] > 0 and most > 1 << 24 and most * steps >= 1 << 30
 
     @property
     def autonomous(self) -> bool:
@@ -131,6 +137,7 @@ def _population(network: Network, shapes: dict[str, Shape], name: str) -> Popula
         bound = float(np.maximum(np.abs(low), np.abs(high)).max())
         total += bound
         _place(plan, network, path, shapes[path.source], bound)
+    plan.bound = total
     if total >= _LARGEST:
         raise UnsupportedError(
             "D2E-SIM-001", f"one step's input can reach {total:,.0f} weight units, the limit is {_LARGEST:,}",
@@ -184,8 +191,9 @@ def _place(plan: PopulationPlan, network: Network, path: Path, shape: Shape, bou
         else:
             plan.conv = _convolution(core, shape)
             plan.rows_per_spike, plan.row_width = len(plan.conv.tap_to) / math.prod(shape[1:]), plan.conv.shape[2]
-        if _payload(network, path.source) <= LARGEST_PAYLOAD:
-            plan.int8 = prepare(core, matrix, shape, plan.shape, bound)
+        payload = _payload(network, path.source)
+        if payload <= LARGEST_PAYLOAD:
+            plan.int8 = prepare(core, matrix, shape, plan.shape, bound, payload)
     else:
         plan.dense.append(dense)
 

@@ -80,12 +80,13 @@ class Simulator:
     def run(self, frames: Array, record: Record = "counts", threads: int | None = None) -> Trace:
         """Run from rest; see `d2e.ir.reference.run` for arguments, results and errors.
 
-        Populations that feed each other within a cycle have no layer order; such a network runs on the reference.
+        Populations that feed each other within a cycle have no layer order, and a current that piles up beyond 32 bits
+        has no kernel; such a network runs on the reference.
         """
-        if self.tangled:
-            return reference.run(self.network, frames, record)
         data = reference.check_frames(self.network, frames)
         batch, steps = data.shape[:2]
+        if self.tangled or any(p.piles_up(steps) for p in self.plans):
+            return reference.run(self.network, frames, record)
         trace = self._allocate(batch, steps, record)
         constant = self._constants(steps)
         widest = max((p.size for p in self.plans), default=1)
@@ -94,13 +95,17 @@ class Simulator:
         parts = [slice(i, min(i + chunk, batch)) for i in range(0, batch, chunk)]
         if workers == 1 or len(parts) < 2:
             for part in parts:
-                self._chunk(data[part], part, constant, trace, record)
+                self._count(self._chunk(data[part], part, constant, trace, record))
             return trace
         for done in [
             _workers(workers).submit(self._chunk, data[part], part, constant, trace, record) for part in parts
         ]:
-            done.result()
+            self._count(done.result())
         return trace
+
+    def _count(self, overflows: dict[str, int]) -> None:
+        for name, times in overflows.items():
+            self.overflows[name] += times
 
     def _allocate(self, batch: int, steps: int, record: Record) -> Trace:
         def room(*lead: int) -> dict[str, Array]:
@@ -125,11 +130,12 @@ class Simulator:
                 result[plan.name] = np.asarray(np.sum(parts, axis=0, dtype=np.int32))
         return result
 
-    def _chunk(self, frames: Array, part: slice, constant: dict[str, Array], trace: Trace, record: Record) -> None:
-        """Simulate the samples of one slice into the trace."""
+    def _chunk(self, frames: Array, part: slice, constant: dict[str, Array], trace: Trace, record: Record) -> dict[str, int]:
+        """Simulate the samples of one slice into the trace; returns how often states overflowed."""
         sent = {self.input_name: self._input(frames)}
+        overflows: dict[str, int] = {}
         for plan in self.plans:
-            out, counts, u, v = self._population(plan, sent, constant, frames.shape[:2], record)
+            out, counts, u, v, overflows[plan.name] = self._population(plan, sent, constant, frames.shape[:2], record)
             sent[plan.name] = out
             trace.counts[plan.name][part] = first(counts, plan.shape)
             if record != "counts":
@@ -138,6 +144,7 @@ class Simulator:
                 trace.u[plan.name][part], trace.v[plan.name][part] = first(u, plan.shape), first(v, plan.shape)
             if plan.name == self.output_source:
                 trace.output[part] = first(v, plan.shape) if plan.readout else out.frames(plan.shape)
+        return overflows
 
     def _input(self, frames: Array) -> _Sent:
         source = self.network.input
@@ -151,8 +158,8 @@ class Simulator:
     def _population(
         self, plan: PopulationPlan, sent: dict[str, _Sent], constant: dict[str, Array], lead: tuple[int, ...],
         record: Record,
-    ) -> tuple[_Sent, Array, Array, Array]:
-        """(what it sent, counts [B, N], u, v [B, T, N] or empty) for a chunk."""
+    ) -> tuple[_Sent, Array, Array, Array, int]:
+        """(what it sent, counts [B, N], u, v [B, T, N] or empty, overflows) for a chunk."""
         batch, steps = lead
         size = plan.size
         words, bytes_ = _room(batch, steps, size)
@@ -186,11 +193,11 @@ class Simulator:
             source = (sent[plan.source].words, sent[plan.source].bytes_, plan.lag)
         weights, lags = [w for w, _ in plan.selves], [lag for _, lag in plan.selves]
         selves = (np.array(weights, np.int32).reshape(-1, size), np.array(lags, np.int64))
-        self.overflows[plan.name] += int(kernels.run_population(
+        over = int(kernels.run_population(
             source, plan.matrix if events else _NO_MATRIX, plan.conv.arguments if events else _NO_CONV,
             plan.recurrent, selves, base, drive, whole, plan.neuron, plan.start, (words, bytes_, counts), (u, v),
         ))
-        return _Sent(words, bytes_), counts, u, v
+        return _Sent(words, bytes_), counts, u, v, over
 
     def _form(self, plan: PopulationPlan, sent: dict[str, _Sent]) -> Form | None:
         """How the main path is computed, the quickest of the forms it has; None without one."""

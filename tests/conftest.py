@@ -49,3 +49,23 @@ def lava_python() -> Path:
             pytest.fail(f"the Lava comparisons must run here: {error}")
         pytest.skip(f"{error} (make lava)")
     return python
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note the mark on the report (a report's keywords hold the names of folders too)."""
+    for item in items:
+        if item.get_closest_marker("lava"):
+            item.user_properties.append(("lava", True))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many comparisons with Lava were run, so that a log without them is seen."""
+    outcomes = {
+        outcome: sum(
+            ("lava", True) in map(tuple, getattr(report, "user_properties", ()))
+            for report in terminalreporter.stats.get(outcome, ())
+        )
+        for outcome in ("passed", "failed", "skipped")
+    }
+    if any(outcomes.values()):
+        terminalreporter.write_line("tests with lava-nc: " + ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items()))

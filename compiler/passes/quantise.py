@@ -52,6 +52,7 @@ class Grid:
         weight_bits: widest signed weight.
         threshold_max: largest threshold in weight units.
         mantissa_max: a threshold of a soft reset must be ``m << e`` with m up to this (it becomes a weight); 0: any.
+        exponent_max: largest such e.
         bias_mantissa: largest |mantissa| of a bias; the bias is mantissa << exponent.
         bias_exponents: exponents there are.
         state_max: bound on |u| and |v| in weight units.
@@ -62,6 +63,7 @@ class Grid:
     weight_bits: int = 8
     threshold_max: int = (1 << 17) - 1
     mantissa_max: int = 255
+    exponent_max: int = 7
     bias_mantissa: int = (1 << 12) - 1
     bias_exponents: range = range(8)
     state_max: int = 1 << 17

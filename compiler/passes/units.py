@@ -50,6 +50,7 @@ def _dividing(node: Neuron, unit: float, grid: Grid) -> float:
     theta = threshold_of(node)
     steps = max(1, min(int(theta / unit + 1e-9), grid.threshold_max))
     if node.reset == "subtract" and grid.mantissa_max:
+        steps = min(steps, grid.mantissa_max << grid.exponent_max)
         exponent = 0
         while steps >> exponent > grid.mantissa_max:
             exponent += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from d2e.backends.loihi2.limits import GRID
+from d2e.backends.loihi2.map_neurons import MapNeurons
 from d2e.backends.loihi2.targets import TARGETS
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import Canonicalise
@@ -104,6 +106,13 @@ def test_the_threshold_is_exact_and_weights_lie_on_the_grid(kind: str, method: s
             odd //= 2
     if method == "max":
         assert np.abs(w * step - WEIGHT).max() <= step / 2 * (1 + 1e-9), "max keeps every weight"
+
+
+def test_a_soft_threshold_far_above_its_weights_still_fits_a_synapse(tmp_path: Path) -> None:
+    network = between(IF(shape=(5,), threshold=np.float64(1000)), Linear(weight=np.abs(WEIGHT) + 0.1))
+    after = quantise(network, scale="max", time_steps=4)
+    assert int(after.neuron("neuron").threshold) == 255 << 7
+    CHIP.emit(MapNeurons().run(after, CHIP), tmp_path, time_steps=4)
 
 
 def test_the_least_squares_unit_is_no_worse_than_the_others() -> None:

@@ -22,7 +22,7 @@ from d2e.compiler.frontends.modules import row_of
 from d2e.compiler.frontends.refusals import refusal
 from d2e.compiler.nn.containers import Recurrent, TimeFolded, has_neurons
 from d2e.compiler.nn.neurons import Neuron
-from d2e.ir.errors import D2EError, UnsupportedError
+from d2e.ir.errors import D2EError, UnsupportedError, raise_findings
 from d2e.ir.network import Network
 from d2e.ir.nodes import Input
 
@@ -143,7 +143,8 @@ class _Reader:
         self.used: set[str] = set()
 
     def read(self, graph: fx.Graph, readout: str) -> Network:
-        """The network, node by node."""
+        """The network, node by node; everything that has no form is told at once."""
+        raise_findings([f for node in graph.nodes if (error := self._unknown(node)) for f in error.findings])
         result: Any = None
         for node in graph.nodes:
             if node.op == "output":
@@ -160,6 +161,26 @@ class _Reader:
             )
         return self.build.finish(self.flows[result], readout)
 
+    def _unknown(self, node: fx.Node) -> UnsupportedError | None:
+        """The refusal of a layer or function that d2e has no form for."""
+        if node.op == "call_module":
+            module = self.root.get_submodule(str(node.target))
+            known = isinstance(module, nn.Flatten) or row_of(module) is not None
+            return None if known else refusal(type(module).__name__, str(node.target))
+        if node.op == "get_attr":
+            return refusal(f"the tensor {_called(node)}", self._name(node))
+        if node.op not in ("call_function", "call_method") or self._function(node) is not None:
+            return None
+        return refusal(_called(node), self._name(node))
+
+    def _name(self, node: fx.Node) -> str:
+        path = self.where[node][1]
+        return f"{path}.{node.name}" if path else node.name
+
+    @staticmethod
+    def _function(node: fx.Node) -> Any:
+        return (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
+
     def _placeholder(self, node: fx.Node) -> None:
         if not self.flows:
             self.flows[node] = replace(self.build.start, alone=False)
@@ -172,15 +193,11 @@ class _Reader:
     def _flow(self, node: fx.Node) -> Flow:
         if node.op == "call_module":
             return self._module(node, str(node.target))
-        what = _called(node)
-        path = self.where[node][1]
-        name = f"{path}.{node.name}" if path else node.name
+        name = self._name(node)
         if _in_place(node) and self._read_later(node.all_input_nodes[0], node):
-            raise refusal(f"{what} in place on a tensor that is used again", name)
-        function = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
-        if node.op == "get_attr" or function is None:
-            raise refusal(f"the tensor {what}" if node.op == "get_attr" else what, name)
-        return function(self, name, node)
+            raise refusal(f"{_called(node)} in place on a tensor that is used again", name)
+        flow: Flow = self._function(node)(self, name, node)
+        return flow
 
     def _read_later(self, value: fx.Node, node: fx.Node) -> bool:
         return any(user is not node and user not in self.flows for user in value.users)
@@ -197,8 +214,7 @@ class _Reader:
         flow = self.flow_of(node, path)
         if isinstance(module, nn.Flatten):
             return self.flatten(path, node, flow, module.start_dim, module.end_dim)
-        if row is None:
-            raise refusal(type(module).__name__, path)
+        assert row is not None, "read refuses layers without a row"
         return row(self.build, path, module, flow)
 
     def flow_of(self, node: fx.Node, name: str) -> Flow:

@@ -19,8 +19,9 @@ from d2e.ir import Network, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
-_CACHE_BYTES = 1 << 19
-"""Spikes of a chunk of samples stay below this: a layer's output is still in the cache when the next reads it."""
+_CACHE_BYTES = 1 << 21
+"""Spikes of a chunk of samples stay below this: a layer's output is still in the cache when the next reads it, and the
+Python between the kernels, which runs on one core at a time, is shared by several samples."""
 
 _DENSE_RATE = 0.3
 """Above this share of active sources a layer without an int8 form is computed densely in floating point."""

@@ -287,3 +287,19 @@ def test_a_threshold_of_another_shape_is_refused():
     with pytest.raises(D2EError) as caught:
         from_torch(dn.IF(torch.ones(5)), (2,))
     assert caught.value.code == "D2E-NODE-003"
+
+
+def test_everything_without_a_form_is_told_at_once():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.pool = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return torch.sigmoid(self.pool(self.act(self.conv(x))))
+
+    with pytest.raises(UnsupportedError) as caught:
+        from_torch(Model(), (1, 8, 8))
+    assert [(f.code, f.node) for f in caught.value.findings] == [
+        ("D2E-LAYER-002", "act"), ("D2E-LAYER-001", "pool"), ("D2E-LAYER-002", "sigmoid"),
+    ]

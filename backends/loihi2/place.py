@@ -1,7 +1,8 @@
 """place: how many neurocores each population needs. A first count; every number is an upper bound of one resource.
 
 Cores per population = the most any one resource asks for: 4096 neurons, 12000 words of synaptic memory. A convolution
-stores its kernel once per core, a dense layer 16 bits per synapse (fitted from Intel's published tables).
+stores the kernels of its core's channels once per core, a dense layer 16 bits per synapse (fitted from Intel's published
+tables).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Place(Pass):
         """The network with a ``placement`` in its metadata: populations and fit.
 
         Raises:
-            UnsupportedError: D2E-FIT-001 where a kernel exceeds a core, D2E-FIT-002 where the cores do not suffice.
+            UnsupportedError: D2E-FIT-001 where the kernels of one channel exceed a core, D2E-FIT-002 where the cores do
+                not suffice.
         """
         limit = self.cores or int(LIMITS["cores"].value)
         table = {name: _population(network, name) for name in network.populations}
@@ -72,21 +74,25 @@ class Place(Pass):
 
 
 def _population(network: Network, name: str) -> dict[str, Any]:
-    size = cost.neurons(network, name)
+    """Cores of a population: as few groups of channels as make the kernels fit, each on as many cores as it needs."""
+    size, channels = cost.neurons(network, name), network.neuron(name).shape[0]
     shared = spread = 0
     for path in paths_into(network, name):
         words, per_core = _words(network, path)
         shared, spread = shared + (words if per_core else 0), spread + (0 if per_core else words)
     capacity = int(LIMITS["synaptic_words"].value)
-    if shared >= capacity:
+    groups = 1 + shared // capacity
+    kernel = math.ceil(shared / groups)
+    if groups > channels:
         raise UnsupportedError(
-            "D2E-FIT-001", f"its kernels take {shared} words, a core holds {capacity}", node=name,
-            hint="Use fewer channels, a smaller kernel, or groups.",
+            "D2E-FIT-001", f"the kernels of one of its channels take {math.ceil(shared / channels)} words, "
+            f"a core holds {capacity}", node=name, hint="Use fewer input channels, a smaller kernel, or groups.",
         )
-    cores = max(1, math.ceil(size / LIMITS["neurons"].value), math.ceil(spread / (capacity - shared)))
+    each, room = size / groups, max(1, capacity - kernel)
+    cores = groups * max(1, math.ceil(each / LIMITS["neurons"].value), math.ceil(spread / groups / room))
     return {
         "neurons": size, "synapses": cost.synapses(network, name), "cores": cores,
-        "words_per_core": shared + math.ceil(spread / cores),
+        "words_per_core": kernel + math.ceil(spread / cores),
     }
 
 
@@ -94,7 +100,7 @@ def _words(network: Network, path: Path) -> tuple[int, bool]:
     """64-bit words of a path's weights, and whether every core holds them all (a kernel) or its share."""
     for name in path.synapses:
         node = network.nodes[name]
-        if isinstance(node, (Conv1d, Conv2d)):
+        if isinstance(node, (Conv1d, Conv2d)) and not _from_one(network, path):
             bits = node.quantized.bits if node.quantized else _DENSE_BITS
             return math.ceil(node.weight.size * bits / _WORD), True
         if isinstance(node, SumPool2d):
@@ -103,3 +109,8 @@ def _words(network: Network, path: Path) -> tuple[int, bool]:
             break
     connections = int(cost.path_fan_out(network, path, infer_shapes(network)).sum())
     return math.ceil(connections * _DENSE_BITS / _WORD), False
+
+
+def _from_one(network: Network, path: Path) -> bool:
+    """Whether the source is a single neuron, as of a bias: its convolution has a weight for every target, not a kernel."""
+    return math.prod(infer_shapes(network)[path.source]) == 1

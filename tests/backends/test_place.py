@@ -57,11 +57,29 @@ def test_too_many_cores_are_a_warning_on_the_simulator_and_an_error_on_the_chip(
     assert (caught.value.code, caught.value.node, caught.value.exit_code) == ("D2E-FIT-002", "out", 3)
 
 
-def test_a_kernel_beyond_a_core_is_told() -> None:
-    kernel: Synapse = Conv2d(weight=np.random.default_rng(0).normal(0, 0.05, (340, 340, 1, 1)))
-    nodes: list[tuple[str, Node]] = [("input", Input(shape=(340, 2, 2))), ("conv", kernel)]
-    neuron: Neuron = IF(shape=(340, 2, 2), reset="zero")
+def maps(channels_in: int, channels: int, kernel: int, bias: float = 0.0) -> Network:
+    weight = np.random.default_rng(0).normal(0, 0.05, (channels, channels_in, kernel, kernel))
+    synapse: Synapse = Conv2d(weight=weight, bias=np.full(channels, bias), padding=(kernel // 2, kernel // 2))
+    neuron: Neuron = IF(shape=(channels, 2, 2), reset="subtract" if bias else "zero")
+    nodes: list[tuple[str, Node]] = [("input", Input(shape=(channels_in, 2, 2))), ("conv", synapse), ("maps", neuron)]
+    return chain([*nodes, ("output", Output(shape=(channels, 2, 2)))])
+
+
+def test_kernels_beyond_a_core_are_shared_out_by_channels() -> None:
+    row = placement(maps(340, 340, 1))["populations"]["maps"]  # 14,450 words
+    assert (row["cores"], row["words_per_core"]) == (2, 7225)
+
+
+def test_a_bias_costs_a_synapse_for_every_neuron_not_a_kernel() -> None:
+    rows = placement(maps(3, 8, 3, bias=0.2))["populations"]
+    kernel, reset_and_bias = 8 * 3 * 9 * 8 // 64, 2 * 8 * 2 * 2 * 16 // 64
+    assert rows["maps"]["words_per_core"] == kernel + reset_and_bias
+    assert rows["maps.on"]["cores"] == 1
+
+
+def test_a_channel_whose_kernels_exceed_a_core_is_told() -> None:
+    assert placement(maps(3839, 1, 5))["populations"]["maps"]["cores"] == 1
     with pytest.raises(UnsupportedError) as caught:
-        d2e.compile(chain([*nodes, ("maps", neuron), ("output", Output(shape=(340, 2, 2)))]))
+        d2e.compile(maps(3840, 1, 5))
     assert (caught.value.code, caught.value.node) == ("D2E-FIT-001", "maps")
     assert caught.value.hint

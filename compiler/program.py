@@ -125,17 +125,18 @@ class Program:
             engine: as in `run`.
         """
         name = engine or self.target.predictor
-        found = self.measure(source, engine=name)
+        data = data_sets.load(source)
+        found = self.measure(data, engine=name)
         before = None
         rows: list[dict[str, Any]] = []
         if self.source is not None:
-            before = measure(self.source, data_sets.fit(data_sets.load(source), self.source))
+            before = measure(self.source, data_sets.fit(data, self.source))
             rows = [pass_row("source", before, before), pass_row(name, found, before)]
-        steps = data_sets.load(source).frames.shape[1]
         return build_report(
             self.network, target=self.target.name, engine=name, bit_exact_with=self.target.bit_exact_with,
             source_kinds=self.populations, passes=rows, source=before, program=found,
-            latency=self.target.latency(self.network), overflows=self.target.overflows(self.network), steps=steps,
+            latency=self.target.latency(self.network), overflows=self.target.overflows(self.network),
+            steps=data.frames.shape[1],
         )
 
     # ----- files

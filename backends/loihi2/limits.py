@@ -15,6 +15,9 @@ LIMITS: dict[str, Limit] = {
     "bias_mantissa": Limit((1 << 12) - 1, "", f"13 bit signed; {LAVA}"),
     "bias_exponent": Limit(7, "", f"3 bit; {LAVA}"),
     "state": Limit(1 << 17, "weight units", f"24 bit signed with 6 fraction bits; {LAVA}"),
+    "accumulator": Limit(1 << 23, "weight units", "24 bit signed; lava-nc 0.10.0 lava/proc/conv/models.py"),
+    "synapse_mantissa": Limit(255, "", "8 bit, weights of one sign; lava-nc 0.10.0 lava/utils/weightutils.py"),
+    "synapse_exponent": Limit(7, "", "chosen by d2e; lava-nc 0.10.0 lava/proc/dense/models.py states none"),
     "delay": Limit(62, "steps", "6 bit; lava-nc 0.10.0 lava/proc/dense/models.py, lava-dl 0.6.0 netx"),
     "cores": Limit(128, "per chip", "Intel, Taking Neuromorphic Computing to the Next Level with Loihi 2 (2021)"),
     "neurons": Limit(4096, "per core", TABLES),
@@ -23,6 +26,11 @@ LIMITS: dict[str, Limit] = {
 }
 
 ARITHMETIC = FixedPoint()
-GRID = Grid(arithmetic=ARITHMETIC)
+GRID = Grid(
+    weight_bits=int(LIMITS["weight_bits"].value), threshold_max=int(LIMITS["threshold"].value),
+    mantissa_max=int(LIMITS["synapse_mantissa"].value), exponent_max=int(LIMITS["synapse_exponent"].value),
+    bias_mantissa=int(LIMITS["bias_mantissa"].value), bias_exponents=range(int(LIMITS["bias_exponent"].value) + 1),
+    state_max=int(LIMITS["state"].value), sum_max=int(LIMITS["accumulator"].value), arithmetic=ARITHMETIC,
+)
 DECAY_ONE = 1 << ARITHMETIC.decay_bits
 UNIT = 1 << ARITHMETIC.fraction_bits

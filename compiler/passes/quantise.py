@@ -6,7 +6,7 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -60,15 +60,15 @@ class Grid:
         arithmetic: of every population.
     """
 
-    weight_bits: int = 8
-    threshold_max: int = (1 << 17) - 1
-    mantissa_max: int = 255
-    exponent_max: int = 7
-    bias_mantissa: int = (1 << 12) - 1
-    bias_exponents: range = range(8)
-    state_max: int = 1 << 17
-    sum_max: int = 1 << 23
-    arithmetic: FixedPoint = field(default_factory=FixedPoint)
+    weight_bits: int
+    threshold_max: int
+    mantissa_max: int
+    exponent_max: int
+    bias_mantissa: int
+    bias_exponents: range
+    state_max: int
+    sum_max: int
+    arithmetic: FixedPoint
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Quantise(Pass):
     """See the module.
 
     Attributes:
+        grid: the target's integers.
         weight_bits: width of signed weights, 2..8.
         scale: "max" keeps every weight, "percentile" clips outliers, "mse" least squared weight error, "spikes" least
             spike-count error on the calibration data; "auto": spikes with calibration data, else mse.
@@ -83,20 +84,19 @@ class Quantise(Pass):
         calibration: frames [batch, time, *shape] the model sees in use.
         bias_correction: with calibration, cancel the mean input error of each channel in layers that have a bias.
         time_steps: steps per sample, for the range analysis.
-        grid: the target's integers.
     """
 
     name: ClassVar[str] = "quantise"
     requires: ClassVar[tuple[Property, ...]] = (canonical, folded)
     ensures: ClassVar[tuple[Property, ...]] = (integer,)
 
+    grid: Grid
     weight_bits: int = 8
     scale: Method = "auto"
     percentile: float = 99.9
     calibration: Array | None = None
     bias_correction: bool = True
     time_steps: int | None = None
-    grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
         if not 2 <= self.weight_bits <= self.grid.weight_bits:

@@ -32,7 +32,8 @@ def build_report(
         steps: per sample, for the rates.
     """
     placement = network.metadata.get("placement", {})
-    layers = [_layer(network, n, placement, source_kinds, program, steps) for n in network.populations]
+    synops = _synops(network, program)
+    layers = [_layer(network, n, placement, source_kinds, program, synops, steps) for n in network.populations]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
     for key in ("cores", "spikes_per_sample", "synops_per_sample"):
         values = [row[key] for row in layers if key in row]
@@ -64,7 +65,7 @@ def _accuracy(
 
 def _layer(
     network: Network, name: str, placement: Mapping[str, Any], kinds: Mapping[str, str], program: Measured | None,
-    steps: int | None,
+    synops: Mapping[str, float], steps: int | None,
 ) -> dict[str, Any]:
     node = network.neuron(name)
     size = cost.neurons(network, name)
@@ -84,12 +85,18 @@ def _layer(
         spikes = float(program.spikes(name).sum())
         if not isinstance(node, LI):
             row["spikes_per_sample"] = spikes
-        sent = {n: program.spikes(n) for n in network.populations if not isinstance(network.nodes[n], LI)}
-        sent[network.inputs[0]] = program.input_spikes
-        row["synops_per_sample"] = cost.synops(network, sent)[name]
+        row["synops_per_sample"] = synops[name]
         if steps and not isinstance(node, LI):
             row["rate"] = spikes / size / steps
     return row
+
+
+def _synops(network: Network, program: Measured | None) -> dict[str, float]:
+    """Synaptic operations per sample into each population, as far as they were measured."""
+    if program is None:
+        return {}
+    sent = {n: program.spikes(n) for n in network.populations if not isinstance(network.nodes[n], LI)}
+    return cost.synops(network, {**sent, network.inputs[0]: program.input_spikes})
 
 
 def _overflow_warnings(overflows: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ Every neuron shares one step, in this order, in floating point and in integers (
     v -= n * reset_by   or   v = v_reset where n  reset_when="same"
     s = n * amplitude
 
+For ``refractory`` steps after a spike ``v`` is held and nothing fires, while ``u`` goes on (lava ``LIFRefractory``).
 With `FixedPoint` arithmetic the same lines are integers: thresholds, weights and ``reset_by`` are in weight
 units, ``u``, ``v``, ``bias``, ``v_min``, ``v_reset`` and ``v_init`` in units of 2**-fraction_bits of a weight unit, decays
 are numerators over 2**decay_bits and products are truncated toward zero (Loihi: lava ``PyLifModelBitAcc``).
@@ -312,6 +313,7 @@ class Neuron(Node):
         reset_by: taken per spike by reset="subtract"; None: the threshold.
         fire: "ge" fires at v >= threshold, "gt" at v > threshold.
         max_spikes: most spikes per step; 0: no limit.
+        refractory: steps after a spike in which ``v`` is held and nothing fires; needs reset_when="same".
         v_min: floor of ``v``; None: none.
         v_init: ``v`` before the first step.
         amplitude: payload sent per spike.
@@ -330,6 +332,7 @@ class Neuron(Node):
     v_reset: Array = _array(0.0)
     fire: Fire = "ge"
     max_spikes: int = 1
+    refractory: int = 0
     v_min: Array | None = _array()
     v_init: Array = _array(0.0)
     amplitude: Array = _array(1.0)

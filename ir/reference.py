@@ -66,10 +66,11 @@ class Population:
         self.bias, self.v_reset = node.bias.astype(self.dtype), node.v_reset.astype(self.dtype)
         self.v: Array = np.broadcast_to(node.v_init.astype(self.dtype), self.u.shape).copy()
         self.n = np.zeros(self.u.shape, np.int64)
+        self.wait = np.zeros(self.u.shape, np.int64)
 
     def step(self, current: Array) -> Array:
         """Take the summed input of one step [batch, *shape]; return the payload sent [batch, *shape]."""
-        node, fixed = self.node, self.fixed
+        node, fixed, held = self.node, self.fixed, self.v
         decay_syn, decay_mem = node.decays
         pending = self.n if node.reset_when == "next" else None
         if fixed:
@@ -93,6 +94,9 @@ class Population:
         if isinstance(node, LI):
             return self.v
         self.n = self._fire()
+        if node.refractory:
+            self.v, self.n = np.where(self.wait > 0, held, self.v), np.where(self.wait > 0, 0, self.n)
+            self.wait = np.where(self.n != 0, node.refractory, np.maximum(self.wait - 1, 0))
         if node.reset_when == "same":
             self.v = self._reset(self.v, self.n)
         return self._payload()

@@ -175,6 +175,8 @@ def _neuron(name: str, node: Neuron) -> Iterator[Finding]:
         yield bad(f"fire {node.fire!r} is neither 'ge' nor 'gt'")
     if node.max_spikes < 0:
         yield bad(f"max_spikes is {node.max_spikes}; 0 (no limit) or more is needed")
+    if node.refractory < 0 or (node.refractory and node.reset_when == "next"):
+        yield bad(f"refractory is {node.refractory} with reset_when {node.reset_when!r}; it is 0 or more, with 'same'")
     yield from _parameters(name, node)
     if node.arithmetic:
         yield from _integers(name, node, node.arithmetic)

@@ -292,7 +292,7 @@ def test_refractory_holds_v_and_lets_u_go_on() -> None:
         ("n", CubaLIF(shape=(1,), threshold=2.0, decay_syn=0.5, decay_mem=1.0, reset="zero", refractory=2)),
         ("output", Output(shape=(1,))),
     ])
-    trace = run(network, np.ones((1, 6, 1), np.int64), "state")
+    trace = reference.run(network, np.ones((1, 6, 1), np.int64), "state")
     assert trace.u["n"].ravel().tolist() == [1.0, 1.5, 1.75, 1.875, 1.9375, 1.96875]
     assert trace.spikes["n"].ravel().tolist() == [0, 1, 0, 0, 0, 1]
     assert trace.v["n"].ravel().tolist() == [1.0, 0.0, 0.0, 0.0, 1.9375, 0.0]

@@ -2,53 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
+from d2e.compiler.replicas import Replica, replica_of, replicas
 from d2e.ir import LI, CubaLIF, Network, Neuron
-
-REPLICA = "replica"
-"""Metadata key of a stock population that is one level of a burst or multi-threshold population."""
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One level of a population: a thermometer code.
-
-    Attributes:
-        of: name of the population.
-        level: from 1; negative in the negative group of a signed one.
-        step: payload it adds when it fires, above 0.
-    """
-
-    of: str
-    level: int
-    step: int
-
-    @property
-    def factor(self) -> int:
-        """What a spike of it adds to the payload, with its sign."""
-        return self.step if self.level > 0 else -self.step
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """As a node carries it."""
-        return {REPLICA: {"of": self.of, "level": self.level, "step": self.step}}
-
-
-def replica_of(node: Neuron) -> Replica | None:
-    """What a population is a level of; None: of none."""
-    facts = node.metadata.get(REPLICA)
-    return None if facts is None else Replica(str(facts["of"]), int(facts["level"]), int(facts["step"]))
-
-
-def replicas(network: Network) -> dict[str, list[str]]:
-    """Population of the source -> the populations that stand for it: itself, or its replicas by level."""
-    found: dict[str, list[str]] = {}
-    for name in network.populations:
-        level = replica_of(network.neuron(name))
-        found.setdefault(name if level is None else level.of, []).append(name)
-    return found
 
 
 def is_stock(node: Neuron) -> bool:
@@ -77,3 +32,6 @@ def lowered(network: Network) -> str | None:
         if not (is_stock(node) or is_graded(node)):
             return name
     return None
+
+
+__all__ = ["Replica", "is_graded", "is_stock", "lowered", "replica_of", "replicas"]

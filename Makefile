@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 		--config-settings editable_mode=compat -e '.[dev]'
 	touch $@
 
-$(LAVA): $(READY)
+$(LAVA): $(READY) backends/loihi2/lava/env.py
 	$(BIN)/d2e lava install --path .lava
 
 venv: $(READY) ## make the Python environment .venv
@@ -44,7 +44,7 @@ bench: $(READY) $(LAVA) ## time the simulator beside Lava, torch and the framewo
 bench-lava: $(READY) $(LAVA) ## compare 300 random networks and the example models with Lava, spike for spike
 	$(PYTEST) -n 2 -m "slow or lava"
 
-lava: $(LAVA) ## make the private environment of lava-nc, .lava
+lava: $(LAVA) ## make the private environment of lava-nc and lava-dl, .lava
 
 clean: ## remove both environments and everything built
 	rm -rf $(VENV) .lava .bench build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -212,7 +212,7 @@ def targets_command(name: to.TargetName = None) -> None:
 
 @lava_app.command("install")
 def lava_install(path: to.LavaFolder = None, python: to.LavaPython = None) -> None:
-    """Install lava-nc 0.10.0 in an environment of its own and try it."""
+    """Install lava-nc 0.10.0 and lava-dl 0.6.0 in an environment of their own and try it."""
     from d2e.backends.loihi2.lava import env
 
     env.install(Path(path) if path else env.user_folder(), python, _say)

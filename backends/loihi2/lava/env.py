@@ -1,6 +1,6 @@
-"""The private environment of lava-nc 0.10.0: made, found and checked here; never imported by d2e.
+"""The private environment of lava-nc 0.10.0 and lava-dl 0.6.0 (netx): made, found and checked here; never imported by d2e.
 
-lava-nc is archived and its wheel asks for Python 3.10; with the shim of the emitted package it runs on 3.10
+Both are archived and their wheels ask for Python 3.10; with the shim of the emitted package they run on 3.10
 to 3.12 with numpy < 2. Looked for in this order: ``D2E_LAVA_PYTHON`` (an interpreter), ``.lava`` in the
 current folder or one above it, ``d2e/lava`` in the user's data folder.
 """
@@ -23,9 +23,10 @@ from d2e.ir.network import chain
 from d2e.ir.nodes import CubaLIF, FixedPoint, Input, Linear, Output
 from d2e.ir.reference import run as reference
 
-LAVA = "lava-nc==0.10.0"
-# What lava-nc 0.10.0 itself asks for; installed apart, because its wheel must ignore the Python version.
-NEEDS = ("numpy<2", "scipy<2", "networkx<=2.8.7", "asteval<0.10", "scikit-learn<2")
+LAVA = ("lava-nc==0.10.0", "lava-dl==0.6.0")
+# What lava-nc 0.10.0 itself and lava-dl's netx ask for; installed apart, because the two wheels must ignore the Python
+# version (and lava-dl's would bring torch, which netx does not need).
+NEEDS = ("numpy<2", "scipy<2", "networkx<=2.8.7", "asteval<0.10", "scikit-learn<2", "h5py<4")
 PYTHONS = ((3, 10), (3, 11), (3, 12))
 MARKER = "d2e-lava.json"
 _UNFINISHED = "d2e-lava.unfinished"
@@ -33,7 +34,7 @@ _HINT = "Run d2e lava install, or set D2E_LAVA_PYTHON to an interpreter that has
 
 _VERSIONS = """
 import importlib.metadata, json, platform
-packages = ("lava-nc", "numpy", "scipy", "networkx", "asteval", "scikit-learn")
+packages = ("lava-nc", "lava-dl", "numpy", "scipy", "networkx", "asteval", "scikit-learn", "h5py")
 versions = {"python": platform.python_version()}
 for name in packages:
     try:
@@ -75,7 +76,7 @@ def interpreter(folder: Path) -> Path:
 
 
 def check(python: Path) -> dict[str, str]:
-    """Versions of Python, lava-nc and what it needs in an interpreter.
+    """Versions of Python, lava-nc, lava-dl and what they need in an interpreter.
 
     Raises:
         MissingError: D2E-LAVA-001 where it does not start or has no lava-nc.
@@ -103,7 +104,8 @@ def install(path: Path, python: str | None, report: Callable[[str], None]) -> Pa
     """Make the environment in ``path`` and try it; an environment counts only once its marker is written.
 
     Args:
-        path: folder; made, or made anew where an earlier attempt did not finish.
+        path: folder; made, made anew where an earlier attempt did not finish, or completed where it was made before
+            lava-dl belonged to it.
         python: interpreter to build on (3.10 to 3.12); None: the running one.
         report: receives one line per step.
 
@@ -116,8 +118,7 @@ def install(path: Path, python: str | None, report: Callable[[str], None]) -> Pa
     """
     base = python or sys.executable
     if (path / MARKER).is_file():
-        report(f"{path} is there already: {_listed(check(interpreter(path)))}")
-        return interpreter(path)
+        return _completed(path, report)
     version = _python_version(base)
     if version not in PYTHONS:
         raise MissingError(
@@ -129,21 +130,42 @@ def install(path: Path, python: str | None, report: Callable[[str], None]) -> Pa
     path.mkdir(parents=True, exist_ok=True)
     (path / _UNFINISHED).touch()
     _step([base, "-m", "venv", str(path)], "venv")
-    pip = [str(interpreter(path)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    report(f"installing {LAVA}")
-    _step([*pip, "--ignore-requires-python", "--no-deps", LAVA], "pip")
-    report(f"installing {', '.join(NEEDS)}")
-    _step([*pip, *NEEDS], "pip")
+    _packages(path, report)
     report("running a small network")
     versions = check(interpreter(path))
     try:
         self_test(interpreter(path))
     except (D2EError, InternalError) as error:
         raise MissingError("D2E-LAVA-002", f"Lava was installed but does not run: {error}") from error
-    (path / MARKER).write_text(json.dumps(versions, indent=1) + "\n")
+    _mark(path, versions)
     (path / _UNFINISHED).unlink()
     report(f"installed: {_listed(versions)}")
     return interpreter(path)
+
+
+def _completed(path: Path, report: Callable[[str], None]) -> Path:
+    """An environment that is there, with what an older d2e did not install; its marker is written anew."""
+    versions = check(interpreter(path))
+    if {"lava-dl", "h5py"} <= versions.keys():
+        report(f"{path} is there already: {_listed(versions)}")
+    else:
+        _packages(path, report)
+        versions = check(interpreter(path))
+        report(f"completed: {_listed(versions)}")
+    _mark(path, versions)
+    return interpreter(path)
+
+
+def _packages(path: Path, report: Callable[[str], None]) -> None:
+    pip = [str(interpreter(path)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    report(f"installing {', '.join(LAVA)}")
+    _step([*pip, "--ignore-requires-python", "--no-deps", *LAVA], "pip")
+    report(f"installing {', '.join(NEEDS)}")
+    _step([*pip, *NEEDS], "pip")
+
+
+def _mark(path: Path, versions: Mapping[str, str]) -> None:
+    (path / MARKER).write_text(json.dumps(versions, indent=1) + "\n")
 
 
 def self_test(python: Path) -> None:

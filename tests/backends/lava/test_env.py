@@ -87,10 +87,32 @@ def test_a_failed_step_leaves_nothing_that_counts(nowhere: Path) -> None:
         env.find()
 
 
+def test_an_environment_without_lava_dl_is_completed(nowhere: Path) -> None:
+    python = fake_environment(nowhere / "old")
+    python.write_text(f"""#!/bin/sh
+[ "$1" = -m ] && echo "$@" >> {nowhere}/calls && exit 0
+[ -f {nowhere}/calls ] && echo '{{"lava-nc": "0.10.0", "lava-dl": "0.6.0", "h5py": "3"}}' && exit 0
+echo '{{"lava-nc": "0.10.0"}}'
+""")
+    python.chmod(0o755)
+    said: list[str] = []
+    assert env.install(nowhere / "old", None, said.append) == python
+    calls = (nowhere / "calls").read_text()
+    assert "--no-deps lava-nc==0.10.0 lava-dl==0.6.0" in calls
+    assert "h5py<4" in calls
+    assert "torch" not in calls
+    assert json.loads((nowhere / "old" / env.MARKER).read_text())["lava-dl"] == "0.6.0"
+    assert said[-1].startswith("completed")
+    env.install(nowhere / "old", None, said.append)
+    assert (nowhere / "calls").read_text() == calls
+    assert "is there already" in said[-1]
+
+
 @pytest.mark.lava
 def test_the_environment_runs_lava(lava_python: Path) -> None:
     versions = env.check(lava_python)
     assert versions["lava-nc"] == "0.10.0"
+    assert versions["lava-dl"] == "0.6.0"
     assert versions["numpy"].startswith("1.")
     env.self_test(lava_python)
     marker = lava_python.parent.parent / env.MARKER

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from d2e.backends.loihi2.forms import lowered
 from d2e.backends.loihi2.limits import LIMITS, TABLES
-from d2e.backends.loihi2.rules import stock
 from d2e.compiler import cost
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property
@@ -36,7 +36,7 @@ class Place(Pass):
     """
 
     name: ClassVar[str] = "place"
-    requires: ClassVar[tuple[Property, ...]] = (stock,)
+    requires: ClassVar[tuple[Property, ...]] = (lowered,)
 
     cores: int | None = None
     strict: bool = False
@@ -71,6 +71,11 @@ class Place(Pass):
         if self.strict:
             raise UnsupportedError("D2E-FIT-002", message, node=largest, hint=hint)
         return warn(placed, "D2E-FIT-002", f"{message}. {hint}", largest)
+
+
+def estimate(network: Network) -> int:
+    """How many cores a lowered network needs."""
+    return sum(int(_population(network, name)["cores"]) for name in network.populations)
 
 
 def _population(network: Network, name: str) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from d2e.backends.loihi2.forms import is_graded, replica_of
 from d2e.backends.loihi2.limits import LIMITS, UNIT
-from d2e.compiler.paths import all_paths, paths_into
+from d2e.backends.loihi2.replicate import is_step
+from d2e.compiler.passes.ranges import payload_range
+from d2e.compiler.paths import Path, all_paths, paths_into
 from d2e.ir import (
     LI,
     Conv1d,
     Conv2d,
-    CubaLIF,
     Delay,
     Finding,
     Linear,
@@ -41,40 +43,23 @@ def input_is_integer(network: Network) -> Iterator[Finding]:
 
 
 def output_is_population(network: Network) -> Iterator[Finding]:
-    """The output reads exactly one population, directly."""
+    """The output reads exactly one population, or its replicas, directly."""
     name = network.outputs[0]
     paths = list(paths_into(network, name))
-    if len(paths) != 1 or paths[0].synapses or not isinstance(network.nodes[paths[0].source], Neuron):
+    read = {_read(network, path) for path in paths}
+    if len(read) != 1 or None in read:
         yield Finding("D2E-LOIHI-002", "the network ends in a layer without neurons, and only neurons can be read",
                       paths[0].label if paths else name, "End it with d2e.nn.IF (spike counts) or d2e.nn.LI (membrane).")
 
 
-def neuron_is_known(network: Network) -> Iterator[Finding]:
-    """One binary spike per step, no floor, a reset that the stock neuron has."""
-    for name, node in _neurons(network):
-        if isinstance(node, MultiThreshold):
-            yield Finding("D2E-LOIHI-003", "multi-threshold neurons have no form on stock Loihi 2 neurons yet", name,
-                          "Use d2e.nn.IF or LIF.")
-            continue
-        if isinstance(node, LI):
-            continue
-        if node.max_spikes != 1:
-            yield Finding("D2E-LOIHI-003", f"fires up to {node.max_spikes or 'any number of'} spikes a step, the stock "
-                          "neuron fires one", name, "Use max_spikes=1.")
-        if node.reset == "none":
-            yield Finding("D2E-LOIHI-004", "never resets; the stock neuron always does", name,
-                          "Use reset='subtract' or 'zero'.")
-        if node.v_min is not None:
-            yield Finding("D2E-LOIHI-005", "has a floor v_min, the stock neuron has none", name, "Train without v_min.")
-
-
-def decay_is_uniform(network: Network) -> Iterator[Finding]:
-    """du and dv are one number per population."""
-    for name, node in _neurons(network):
-        for what, decay in zip(("decay_syn", "decay_mem"), node.decays, strict=True):
-            if decay is not None and decay.size > 1 and (decay != decay.flat[0]).any():
-                yield Finding("D2E-LOIHI-006", f"{what} varies within the population; the chip has one per population",
-                              name, "Use one decay per layer.")
+def _read(network: Network, path: Path) -> str | None:
+    """The population of the source that a path to the output reads; None where it is more than that."""
+    node = network.nodes[path.source]
+    level = replica_of(node) if isinstance(node, Neuron) else None
+    allowed = 0 if level is None else 1
+    if not isinstance(node, Neuron) or len(path.synapses) > allowed:
+        return None
+    return path.source if level is None else level.of
 
 
 def delay_fits(network: Network) -> Iterator[Finding]:
@@ -104,24 +89,39 @@ def layer_is_flat(network: Network) -> Iterator[Finding]:
 
 
 SOURCE_RULES: tuple[Rule, ...] = (
-    input_is_integer, output_is_population, neuron_is_known, decay_is_uniform, delay_fits, readout_ends, layer_is_flat,
+    input_is_integer, output_is_population, delay_fits, readout_ends, layer_is_flat,
 )
-"""What can be said before quantisation."""
+"""What can be said before quantisation, besides the forms of neurons (`forms.obstacle`)."""
 
 
 def threshold_fits(network: Network) -> Iterator[Finding]:
-    """vth has 17 bits."""
+    """vth has 17 bits, and so has what 24 bits of state hold in weight units."""
     limit = int(LIMITS["threshold"].value)
     for name, node in _neurons(network):
-        if not isinstance(node, LI) and node.threshold.max() > limit:
-            yield Finding("D2E-LOIHI-010", f"its threshold is {int(node.threshold.max())}, the limit is {limit}", name,
+        if isinstance(node, LI):
+            continue
+        top = node.levels * node.threshold if isinstance(node, MultiThreshold) else node.threshold * (node.max_spikes or 1)
+        if top.max() > limit:
+            yield Finding("D2E-LOIHI-010", f"its threshold is {int(top.max())}, the limit is {limit}", name,
                           "Lower --weight-bits or scale the layer.")
+
+
+def payload_fits(network: Network) -> Iterator[Finding]:
+    """A graded spike carries at most 24 bits in Lava."""
+    limit = int(LIMITS["payload"].value)
+    for name, node in _neurons(network):
+        top = 0.0 if isinstance(node, LI) else max(map(abs, payload_range(network, name)))
+        if top > limit:
+            yield Finding("D2E-LOIHI-015", f"sends payloads up to {top:g}, the limit is {limit}", name,
+                          "Limit its spikes per step (max_spikes).")
 
 
 def bias_fits(network: Network) -> Iterator[Finding]:
     """A bias is a 13-bit mantissa and one exponent 0..7 per population."""
     limit, top = int(LIMITS["bias_mantissa"].value), int(LIMITS["bias_exponent"].value)
     for name, node in _neurons(network):
+        if is_graded(node):
+            continue
         bias = node.bias.astype(np.int64)
         exact = any(
             (bias % (1 << e) == 0).all() and (np.abs(bias >> e) <= limit).all() for e in range(top + 1)
@@ -144,9 +144,11 @@ def weight_fits(network: Network) -> Iterator[Finding]:
 
 
 def synapse_is_single(network: Network) -> Iterator[Finding]:
-    """Between two populations stands one linear map."""
+    """Between two populations stands one linear map, behind a replica also its step."""
     for path in all_paths(network):
-        maps = [s for s in path.synapses if isinstance(network.nodes[s], Synapse)
+        source = network.nodes[path.source]
+        behind = path.synapses[1:] if isinstance(source, Neuron) and _has_step(network, path) else path.synapses
+        maps = [s for s in behind if isinstance(network.nodes[s], Synapse)
                 and network.nodes[s].kind not in ("flatten", "delay")]
         if len(maps) != 1 and not isinstance(network.nodes[path.target], Output):
             yield Finding("D2E-LOIHI-013", f"{len(maps)} linear maps between two populations, one is needed", path.label)
@@ -159,9 +161,15 @@ def synapse_is_known(network: Network) -> Iterator[Finding]:
             yield Finding("D2E-LOIHI-014", "scale is not an integer", name)
 
 
+def _has_step(network: Network, path: Path) -> bool:
+    """Whether a path begins with the step of a replica."""
+    source = network.nodes[path.source]
+    return isinstance(source, Neuron) and any(is_step(name, path.source) for name in path.synapses[:1])
+
+
 LOWERED_RULES: tuple[Rule, ...] = (
-    input_is_integer, output_is_population, threshold_fits, bias_fits, weight_fits, synapse_is_single, synapse_is_known,
-    decay_is_uniform, delay_fits, readout_ends, layer_is_flat,
+    input_is_integer, output_is_population, threshold_fits, payload_fits, bias_fits, weight_fits, synapse_is_single,
+    synapse_is_known, delay_fits, readout_ends, layer_is_flat,
 )
 """What the lowered network must satisfy."""
 
@@ -170,13 +178,3 @@ def check(network: Network, rules: tuple[Rule, ...]) -> list[Finding]:
     """Every finding of the rules."""
     return [finding for rule in rules for finding in rule(network)]
 
-
-def stock(network: Network) -> str | None:
-    """Every population is a stock Loihi LIF (or a readout)."""
-    for name, node in _neurons(network):
-        if isinstance(node, LI):
-            continue
-        plain = isinstance(node, CubaLIF) and node.arithmetic is not None and node.reset == "zero"
-        if not (plain and node.fire == "gt" and node.max_spikes == 1 and node.reset_when == "same"):
-            return name
-    return None

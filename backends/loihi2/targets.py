@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from d2e.backends.loihi2.forms import lowered
 from d2e.backends.loihi2.limits import GRID, LIMITS
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
 from d2e.backends.loihi2.place import Place
-from d2e.backends.loihi2.rules import stock
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
@@ -44,20 +44,23 @@ class Loihi2Target:
     limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
-        """Source network to stock neurons on counted cores."""
+        """Source network to the chip's neurons on counted cores."""
         chosen = {
             key: options[key] for key in ("weight_bits", "scale", "percentile", "calibration", "time_steps")
             if options.get(key) is not None
         }
+        burst: Any = options.get("burst") or "auto"
         return [
-            Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(), FoldThresholds(),
-            Quantise(grid=GRID, **chosen), MapNeurons(),
+            Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(burst=burst, graded=not self.hardware),
+            FoldThresholds(), Quantise(grid=GRID, **chosen),
+            MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
+                       cores=options.get("cores")),
             Place(cores=options.get("cores"), strict=self.hardware),
         ]
 
     def lowered(self, network: Network) -> bool:
-        """Whether a network consists of stock neurons."""
-        return stock(network) is None
+        """Whether a network consists of stock neurons and graded processes."""
+        return lowered(network) is None
 
     def prepare(self, network: Network, engine: str) -> None:
         """Raise what would stop `run`.

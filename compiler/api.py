@@ -24,6 +24,8 @@ from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
 from d2e.compiler.target import Target, find
 from d2e.ir import GateError, Network, UsageError, to_text, verified
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
 
 Listener = Callable[[int, int, Step], None]
 _PASS = re.compile(r"\s*([\w-]+)(?:\{([^{}]*)\})?\s*")
@@ -34,7 +36,8 @@ _TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
 def compile(
     model: Source, target: str = "loihi2-sim", *, input_shape: Sequence[int] | None = None, time_steps: int | None = None,
     coding: str | None = None, max_payload: int | None = None, readout: str | None = None, weight_bits: int = 8,
-    scale: str = "auto", percentile: float = 99.9, burst: str = "auto", calibration: data_sets.Source | None = None,
+    scale: str = "auto", percentile: float = 99.9, burst: str = "auto", soft_reset: str = "exact",
+    calibration: data_sets.Source | None = None,
     calibration_samples: int = 128, eval: data_sets.Source | None = None, eval_samples: int | None = None,
     max_drop: float | None = None, passes: str | None = None, stop_after: str | None = None,
     print_ir_after: str | None = None, save_ir: bool = False, time_passes: bool = False, profile: str | None = None,
@@ -54,7 +57,9 @@ def compile(
         weight_bits: width of signed weights, 2..8.
         scale: how the unit of a layer is chosen: auto, max, percentile, mse or spikes.
         percentile: of |weight| kept by scale=percentile.
-        burst: form of burst neurons; auto is the only one so far.
+        burst: form of neurons that send more than one spike a step: replicas (one neuron of the chip per level), graded
+            (a process of its own that sends integers), or auto, which picks by cores and says why.
+        soft_reset: exact, or fallback, which keeps to registers every Loihi 2 microcode takes and is approximate.
         calibration: data for the choice of scales; labels are not used.
         calibration_samples: at most so many of them.
         eval: data on which every pass is measured.
@@ -79,8 +84,8 @@ def compile(
         GateError: D2E-GATE-001 where more than ``max_drop`` points are lost.
     """
     chip, chip_options = _target(target)
-    if burst != "auto":
-        raise UsageError("D2E-USE-009", f"burst form {burst!r} is not known", hint="It is auto.")
+    _one_of("burst", burst, ("auto", "replicas", "graded"))
+    _one_of("soft-reset", soft_reset, ("exact", "fallback"))
     if output is not None:
         check_folder(Path(output))
     source = verified(load_model(
@@ -94,7 +99,7 @@ def compile(
         data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
     options = {
         "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "calibration": frames,
-        "time_steps": source.input.time_steps, "dt": dt, **chip_options,
+        "time_steps": source.input.time_steps, "dt": dt, "burst": burst, "soft_reset": soft_reset, **chip_options,
     }
     pipeline = _selected(chip.pipeline(options), passes)
     settled = Discretise(dt=dt).run(source, chip)  # what the source means step by step, to measure against
@@ -106,7 +111,8 @@ def compile(
     program = Program(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
         _report(chip, network, source, meter), _facts(model, target, {
-            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "passes": passes,
+            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "burst": burst,
+            "soft_reset": soft_reset, "passes": passes,
             "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout,
             "calibration": _origin(calibration),
             "calibration_samples": None if calibration is None else calibration_samples,
@@ -119,6 +125,11 @@ def compile(
     if output is not None:
         program.save(output)
     return program
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError("D2E-USE-009", f"{name} {value!r} is not known", hint=f"It is {', '.join(known)}.")
 
 
 def _target(text: str) -> tuple[Target, dict[str, Any]]:
@@ -202,9 +213,9 @@ class _Meter:
         self.last = (network, found)
         return pass_row("", found, self.before)
 
-    def _run(self, network: Network, frames: Any) -> Any:
+    def _run(self, network: Network, frames: Array, record: Record) -> Trace:
         self.simulated = network
-        return self.chip.run(network, frames, engine=self.chip.predictor, record="counts", folder=None)
+        return self.chip.run(network, frames, engine=self.chip.predictor, record=record, folder=None)
 
 
 class _Watch:

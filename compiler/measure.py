@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from d2e.compiler.data import Data
-from d2e.ir import Network, reference
+from d2e.compiler.replicas import merged
+from d2e.ir import LI, MultiThreshold, Network, reference
 from d2e.ir.nodes import Array
-from d2e.ir.reference import Trace
+from d2e.ir.reference import Record, Trace
 
-Runner = Callable[[Network, Array], Trace]
+Runner = Callable[[Network, Array, Record], Trace]
 _CHUNK = 64
 
 
@@ -24,15 +25,18 @@ class Measured:
         samples: how many.
         correct: rightly classified; None without labels.
         spikes: population -> spikes per sample, mean over samples, per neuron [*shape].
-        counts: population -> [samples, *shape].
-        input_spikes: payload sum per sample, per input element.
+        counts: population -> spikes [samples, *shape], a burst of n counted n times; replicas also added up.
+        messages: population -> mean per sample of how often each neuron sent something [*shape]: a burst that travels as
+            one graded spike is one message.
+        input_messages: the same of the input.
         predictions: [samples] class indices.
     """
 
     samples: int = 0
     correct: int | None = None
     counts: dict[str, Array] = field(default_factory=dict)
-    input_spikes: Array = field(default_factory=lambda: np.zeros(0))
+    messages: dict[str, Array] = field(default_factory=dict)
+    input_messages: Array = field(default_factory=lambda: np.zeros(0))
     predictions: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
@@ -53,23 +57,40 @@ def classify(network: Network, output: Array) -> Array:
     return np.asarray(value.argmax(axis=1))
 
 
-def reference_run(network: Network, frames: Array) -> Trace:
-    """The reference interpreter, a few samples at a time to bound its memory."""
-    parts = [reference.run(network, frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]
-    return Trace(
-        np.concatenate([p.output for p in parts]),
-        {name: np.concatenate([p.counts[name] for p in parts]) for name in parts[0].counts},
-    )
+def reference_run(network: Network, frames: Array, record: Record = "counts") -> Trace:
+    """The reference interpreter."""
+    return reference.run(network, frames, record)
 
 
 def measure(network: Network, data: Data, run: Runner = reference_run) -> Measured:
-    """Run a network on data and sum up."""
-    trace = run(network, data.frames)
-    predictions = classify(network, trace.output)
+    """Run a network on data and sum up; a few samples at a time where every step is needed, or memory."""
+    graded = [n for n in network.populations if _is_graded(network, n)]
+    chunk = len(data) if not graded and run is not reference_run else _CHUNK
+    parts = [
+        _measure(network, data.frames[i : i + chunk], run, graded) for i in range(0, len(data), max(1, chunk))
+    ]
+    outputs = np.concatenate([trace.output for trace, _ in parts])
+    counts = {n: np.concatenate([trace.counts[n] for trace, _ in parts]) for n in parts[0][0].counts}
+    messages = {n: np.asarray(sum(sent[n] for _, sent in parts) / len(data)) for n in parts[0][1]}
+    predictions = classify(network, outputs)
     correct = None if data.labels is None else int((predictions == data.labels).sum())
-    return Measured(
-        len(data), correct, trace.counts, np.asarray(np.abs(data.frames).sum(axis=1).mean(axis=0)), predictions
-    )
+    input_messages = messages.pop(network.inputs[0])
+    return Measured(len(data), correct, counts, messages, input_messages, predictions)
+
+
+def _is_graded(network: Network, name: str) -> bool:
+    node = network.neuron(name)
+    return not isinstance(node, LI) and (isinstance(node, MultiThreshold) or node.max_spikes != 1)
+
+
+def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) -> tuple[Trace, dict[str, Array]]:
+    """The trace with replicas added up, and how often each neuron of each source sent something."""
+    trace = run(network, frames, "spikes" if graded else "counts")
+    sent = {n: trace.counts[n].sum(axis=0) for n in network.populations if n not in graded}
+    sent |= {n: (trace.spikes[n] != 0).sum(axis=(0, 1)) for n in graded}
+    sent[network.inputs[0]] = (reference.check_frames(network, frames) != 0).sum(axis=(0, 1))
+    together = merged(network, trace)
+    return Trace(trace.output, {**trace.counts, **together.counts}), sent
 
 
 def max_count_error(found: Measured, source: Measured) -> int:

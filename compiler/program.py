@@ -14,6 +14,7 @@ import numpy as np
 from d2e.compiler import data as data_sets
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
 from d2e.compiler.measure import Measured, max_count_error, measure
+from d2e.compiler.replicas import merged
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
 from d2e.compiler.report.report import table_csv
@@ -99,7 +100,8 @@ class Program:
             raise UsageError("D2E-USE-008", f"there is no record {record!r}", hint="It is counts, spikes or state.")
         self.target.prepare(self.network, name)
         package = self.folder / "target" if self.folder else None
-        trace = self.target.run(self.network, np.asarray(spikes), engine=name, record=record, folder=package)
+        lowered = self.target.run(self.network, np.asarray(spikes), engine=name, record=record, folder=package)
+        trace = merged(self.network, lowered)
 
         def own(table: Mapping[str, Array]) -> dict[str, Array]:
             return {n: table[n] for n in self.populations if n in table}
@@ -112,8 +114,8 @@ class Program:
         name = engine or self.target.predictor
         package = self.folder / "target" if self.folder else None
 
-        def run(network: Network, frames: Array) -> Trace:
-            return self.target.run(network, frames, engine=name, record="counts", folder=package)
+        def run(network: Network, frames: Array, record: Record) -> Trace:
+            return self.target.run(network, frames, engine=name, record=record, folder=package)
 
         return measure(self.network, data, run)
 

@@ -10,6 +10,7 @@ from d2e.compiler.measure import Measured
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.paths import paths_into
+from d2e.compiler.replicas import replicas
 from d2e.compiler.report.report import SCHEMA, Report
 from d2e.ir import LI, Network
 
@@ -33,12 +34,17 @@ def build_report(
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
-    layers = [_layer(network, n, placement, source_kinds, program, synops, steps) for n in network.populations]
+    layers = [
+        _layer(network, name, own, placement, source_kinds, program, synops, steps)
+        for name, own in replicas(network).items()
+    ]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
     for key in ("cores", "spikes_per_sample", "synops_per_sample"):
         values = [row[key] for row in layers if key in row]
         if values:
             totals[key] = sum(values)
+    if "cores" in placement.get("fit", {}):
+        totals["cores"] = placement["fit"]["cores"]["used"]
     if latency is not None:
         totals["latency_steps"] = latency
     data: dict[str, Any] = {
@@ -64,30 +70,34 @@ def _accuracy(
 
 
 def _layer(
-    network: Network, name: str, placement: Mapping[str, Any], kinds: Mapping[str, str], program: Measured | None,
-    synops: Mapping[str, float], steps: int | None,
+    network: Network, name: str, own: Sequence[str], placement: Mapping[str, Any], kinds: Mapping[str, str],
+    program: Measured | None, synops: Mapping[str, float], steps: int | None,
 ) -> dict[str, Any]:
-    node = network.neuron(name)
-    size = cost.neurons(network, name)
+    """The row of a population of the source, which ``own`` populations of the lowered network stand for."""
+    node = network.neuron(own[0])
+    size = sum(cost.neurons(network, n) for n in own)
     row: dict[str, Any] = {
         "name": name, "kind": "always-on" if node.metadata.get(HELPER) else kinds.get(name, node.kind),
-        "neurons": size, "synapses": cost.synapses(network, name),
+        "neurons": size, "synapses": sum(cost.synapses(network, n) for n in own),
     }
+    form = network.metadata.get("forms", {}).get(name, {}).get("form")
+    if form not in (None, "stock"):
+        row["form"] = form if len(own) == 1 else f"{len(own)} {form}"
     bits = [
-        q.bits for p in paths_into(network, name) for s in p.synapses
+        q.bits for p in paths_into(network, own[0]) for s in p.synapses
         if (q := getattr(network.nodes[s], "quantized", None)) is not None
     ]
     if bits:
         row["weight_bits"] = max(bits)
-    if name in placement.get("populations", {}):
-        row["cores"] = placement["populations"][name]["cores"]
+    if all(n in placement.get("populations", {}) for n in own):
+        row["cores"] = sum(placement["populations"][n]["cores"] for n in own)
     if program is not None:
-        spikes = float(program.spikes(name).sum())
+        sent = sum(float(program.messages[n].sum()) for n in own)
+        row["synops_per_sample"] = sum(synops[n] for n in own)
         if not isinstance(node, LI):
-            row["spikes_per_sample"] = spikes
-        row["synops_per_sample"] = synops[name]
+            row["spikes_per_sample"] = sent
         if steps and not isinstance(node, LI):
-            row["rate"] = spikes / size / steps
+            row["rate"] = sent / size / steps
     return row
 
 
@@ -95,8 +105,8 @@ def _synops(network: Network, program: Measured | None) -> dict[str, float]:
     """Synaptic operations per sample into each population, as far as they were measured."""
     if program is None:
         return {}
-    sent = {n: program.spikes(n) for n in network.populations if not isinstance(network.nodes[n], LI)}
-    return cost.synops(network, {**sent, network.inputs[0]: program.input_spikes})
+    sent = {n: program.messages[n] for n in network.populations if not isinstance(network.nodes[n], LI)}
+    return cost.synops(network, {**sent, network.inputs[0]: program.input_messages})
 
 
 def _overflow_warnings(overflows: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -56,7 +56,8 @@ def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
 @app.command("compile", epilog=_EXITS)
 def compile_command(  # every option is a keyword of d2e.compile (a test holds it)
     model: to.Model, target: to.Target = "loihi2-sim", weight_bits: to.WeightBits = 8, scale: to.Scale = "auto",
-    percentile: to.Percentile = 99.9, burst: to.Burst = "auto", calibration: to.Calibration = None,
+    percentile: to.Percentile = 99.9, burst: to.Burst = "auto",
+    soft_reset: to.SoftReset = "exact", calibration: to.Calibration = None,
     calibration_samples: to.CalibrationSamples = 128, eval: to.Eval = None, eval_samples: to.EvalSamples = None,
     max_drop: to.MaxDrop = None, input_shape: to.InputShape = None, time_steps: to.TimeSteps = None,
     coding: to.Coding = None, max_payload: to.MaxPayload = None, readout: to.Readout = None,

@@ -32,7 +32,9 @@ WeightBits = Annotated[int, _option(_TARGET, "Width of signed weights, 2 to 8.",
 Scale = Annotated[str, _option(
     _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]
 Percentile = Annotated[float, _option(_TARGET, "Of |weight| kept by --scale percentile.", metavar="X")]
-Burst = Annotated[str, _option(_TARGET, "Form of burst neurons; auto.", metavar="NAME")]
+Burst = Annotated[str, _option(_TARGET, "Form of burst neurons: replicas, graded or auto.", metavar="NAME")]
+SoftReset = Annotated[str, _option(
+    _TARGET, "exact, or fallback: registers that every microcode takes, approximate.", metavar="NAME")]
 Calibration = Annotated[str | None, _option(_DATA, "Data (.npz with x) for the choice of scales.", metavar="FILE")]
 CalibrationSamples = Annotated[int, _option(_DATA, "At most so many of them.", metavar="N", min=1)]
 Eval = Annotated[str | None, _option(

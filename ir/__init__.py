@@ -3,6 +3,7 @@
 This package knows no chip and imports nothing of d2e outside itself.
 """
 
+from d2e.ir.encoding import Encoder
 from d2e.ir.errors import (
     D2EError,
     Finding,
@@ -46,7 +47,7 @@ from d2e.ir.verify import verified, verify
 
 __all__ = [
     "IF", "LI", "LIF", "Affine", "AvgPool2d", "Continuous", "Conv1d", "Conv2d", "CubaLIF", "D2EError", "Delay",
-    "Edge", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear", "MissingError",
+    "Edge", "Encoder", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear", "MissingError",
     "MultiThreshold", "Network", "Neuron", "Node", "Output", "Quantized", "Scale", "SumPool2d", "Synapse",
     "UnsupportedError", "UsageError", "chain", "infer_shapes", "integral", "raise_findings", "real", "to_text",
     "verified", "verify",

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from d2e.ir.encoding import Encoder
 from d2e.ir.errors import UsageError
 from d2e.ir.nodes import (
     IF,
@@ -44,7 +45,7 @@ from d2e.ir.nodes import (
 SCHEMA = 1
 Tree = dict[str, Any]
 _WEIGHTED = (Linear, Conv1d, Conv2d)
-_PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous)}
+_PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous, Encoder)}
 _MOST_KEPT = 1 - 2.0**-52
 
 

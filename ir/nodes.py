@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from d2e.ir.encoding import Encoder
+
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Reset = Literal["subtract", "zero", "value", "none"]
@@ -152,7 +154,7 @@ class Node:
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
-    if isinstance(a, (Quantized, Continuous)) and type(a) is type(b):
+    if isinstance(a, (Quantized, Continuous, Encoder)) and type(a) is type(b):
         return all(_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return type(a) is type(b) and bool(a == b)
 
@@ -170,6 +172,7 @@ class Input(Node):
         time_steps: steps per sample; None: taken from the data.
         coding: "spikes" (integer payloads >= 0), "signed" (integer payloads) or "direct" (real values every step).
         max_payload: largest absolute payload a source of this input may send.
+        encoder: how the host makes payloads of real values, or frames of images; None: the data are frames already.
     """
 
     kind: ClassVar[str] = "input"
@@ -178,6 +181,7 @@ class Input(Node):
     time_steps: int | None = None
     coding: Literal["spikes", "signed", "direct"] = "spikes"
     max_payload: int = 1
+    encoder: Encoder | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

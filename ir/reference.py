@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from d2e.ir import linear
-from d2e.ir.errors import UnsupportedError, UsageError
+from d2e.ir.errors import UnsupportedError
+from d2e.ir.frames import check_frames as check_frames
 from d2e.ir.network import Network
 from d2e.ir.nodes import (
     LI,
@@ -193,43 +194,12 @@ class _Line:
         return self.queue.pop(0) if len(self.queue) > self.steps else np.zeros_like(frame)
 
 
-def check_frames(network: Network, frames: Array) -> Array:
-    """The input as [batch, time, *shape] integers or floats.
-
-    Raises:
-        UsageError: D2E-INPUT-001 for a wrong shape, -002 for NaN or infinity, -003 for payloads the input's
-            coding does not allow.
-    """
-    source = network.input
-    data = np.asarray(frames)
-    if data.ndim != len(source.shape) + 2 or data.shape[2:] != source.shape:
-        raise UsageError(
-            "D2E-INPUT-001", f"input of shape {list(data.shape)} is not [batch, time, {', '.join(map(str, source.shape))}]",
-            hint="Add the batch and time axes, or reshape the frames.",
-        )
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise UsageError("D2E-INPUT-002", "the input holds NaN or infinity")
-    if source.coding == "direct":
-        return data
-    whole = data if data.dtype.kind in "iu" else np.rint(data).astype(np.int64)
-    low = -source.max_payload if source.coding == "signed" else 0
-    if (whole is not data and (whole != data).any()) or (
-        whole.size and (whole.min() < low or whole.max() > source.max_payload)
-    ):
-        raise UsageError(
-            "D2E-INPUT-003",
-            f"the input must hold integers from {low} to {source.max_payload} (coding {source.coding!r})",
-            hint="Encode the data first, or state the input's coding.",
-        )
-    return whole
-
-
 def run(network: Network, frames: Array, record: Record = "counts") -> Trace:
     """Run a network on ``frames`` [batch, time, *input shape] from rest.
 
     Args:
         network: discretised; float or integer (or mixed: each population has its own arithmetic).
-        frames: integer payloads, or reals where the input is coded "direct".
+        frames: integer payloads, or reals where the input is coded "direct" or has an encoder (`check_frames`).
         record: "counts" keeps sums only, "spikes" every step's n, "state" also u and v.
 
     Returns:

@@ -11,6 +11,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from d2e.ir.encoding import KINDS, Encoder
 from d2e.ir.errors import D2EError, Finding, raise_findings
 from d2e.ir.network import Network
 from d2e.ir.nodes import (
@@ -119,6 +120,8 @@ def _options(node: Node) -> Iterator[str]:
         yield f"shape {node.shape} must hold sizes above 0"
     if isinstance(node, Input) and (node.max_payload < 1 or node.coding not in _CODINGS):
         yield f"coding {node.coding!r} with payloads up to {node.max_payload} is not known"
+    if isinstance(node, Input) and node.encoder is not None:
+        yield from _encoder(node, node.encoder)
     if isinstance(node, Linear) and node.weight.ndim != 2:
         yield f"weight has {node.weight.ndim} axes; [out, in] is needed"
     if isinstance(node, (Conv1d, Conv2d)):
@@ -130,6 +133,22 @@ def _options(node: Node) -> Iterator[str]:
         yield f"window {node.kernel_size}, stride {node.stride}, padding {node.padding} are not all above 0"
     if isinstance(node, Delay) and node.steps < 0:
         yield f"delays by {node.steps} steps; 0 or more is needed"
+
+
+def _encoder(node: Input, encoder: Encoder) -> Iterator[str]:
+    if encoder.kind not in KINDS:
+        yield f"encoder {encoder.kind!r} is none of {', '.join(KINDS)}"
+    if not 0 <= encoder.seed < 1 << 32:
+        yield f"the encoder's seed {encoder.seed} is not in 0..{(1 << 32) - 1}"
+    if encoder.scale is None:
+        if node.coding != "direct" or encoder.kind not in ("direct", "first"):
+            yield f"encoder {encoder.kind!r} needs a scale, and a coding of integers"
+    elif node.coding == "direct":
+        yield "an input coded 'direct' stays real, its encoder must have no scale"
+    elif encoder.scale.dtype.kind not in "iuf" or not np.isfinite(encoder.scale).all() or (encoder.scale <= 0).any():
+        yield "the encoder's scale must hold finite numbers above 0"
+    elif not _broadcasts(encoder.scale, node.shape):
+        yield f"the encoder's scale of shape {encoder.scale.shape} does not broadcast against {node.shape}"
 
 
 def _convolution(node: Conv1d | Conv2d) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from d2e.compiler.algebra import run_chain
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.paths import Path, paths_into
-from d2e.ir import LI, Delay, Input, Network, Synapse, UnsupportedError, infer_shapes, reference
+from d2e.ir import LI, Delay, Network, Neuron, Synapse, UnsupportedError, infer_shapes, reference
 from d2e.ir.nodes import Array
 
 
@@ -36,7 +36,8 @@ def observe(network: Network, frames: Array) -> Seen:
 
 def _arriving(network: Network, path: Path, seen: Seen) -> Array:
     """What a path delivers at every step [batch, time, *shape], given the observed spikes."""
-    sent = seen.frames if isinstance(network.nodes[path.source], Input) else seen.spikes[path.source]
+    source = network.nodes[path.source]
+    sent = reference.payload(source, seen.spikes[path.source]) if isinstance(source, Neuron) else seen.frames
     nodes = [n for n in (network.nodes[s] for s in path.synapses) if isinstance(n, Synapse)]
     late = sum(n.steps for n in nodes if isinstance(n, Delay)) + path.recurrent
     if late:
@@ -58,19 +59,20 @@ def current(network: Network, name: str, seen: Seen) -> Array:
 
 
 def count_error(network: Network, name: str, seen: Seen) -> float:
-    """Sum of |spike count - observed count| when this population alone is as in ``network``."""
+    """Sum of |payload sent - payload observed| over neurons and samples when this population alone is as in ``network``."""
     drive = current(network, name, seen)
     population = reference.Population(name, network.neuron(name), drive.shape[0])
-    counts = np.zeros_like(seen.counts[name])
-    for t in range(drive.shape[1]):
-        population.step(drive[:, t])
-        counts += np.abs(population.n)
-    return float(np.abs(counts - seen.counts[name]).sum())
+    sent = sum(population.step(drive[:, t]) for t in range(drive.shape[1]))
+    return float(np.abs(sent - reference.payload(network.neuron(name), seen.spikes[name]).sum(axis=1)).sum())
 
 
 def mean_input_error(before: Network, after: Network, name: str, unit: float, seen: Seen) -> Array:
-    """Mean of (float input - integer input * unit) per channel, shaped to add to the population's bias."""
+    """Mean of (float input - integer input * unit) per channel, behind the synaptic current; shaped to add to the bias."""
     error = current(before, name, seen) - current(after, name, seen) * unit
+    decay = before.neuron(name).decays[0]
+    if decay is not None and decay.any():
+        for t in range(1, error.shape[1]):
+            error[:, t] += decay * error[:, t - 1]
     axes = (0, 1, *range(3, error.ndim))
     mean = error.mean(axis=axes)
     return np.asarray(mean.reshape(-1, *([1] * (error.ndim - 3))))

@@ -392,8 +392,8 @@ class MultiThreshold(LIF):
     """Fires the largest crossed of ``levels`` [n] (rising, > 0; times ``threshold``).
 
     n is the level's index from 1 (negative for a crossed negative level where ``signed``); the payload sent is the
-    level itself, or ``payloads[n-1]``; reset="subtract" takes the level. Weights with ``levels`` in integers are in
-    weight units. ``max_spikes`` has no meaning here.
+    level itself, or ``payloads[n-1]``; reset="subtract" takes the level, or ``reset_by[n-1]`` [n] (also times
+    ``threshold``). Weights with ``levels`` in integers are in weight units. ``max_spikes`` has no meaning here.
     """
 
     kind: ClassVar[str] = "multi_threshold"

@@ -100,7 +100,8 @@ class Population:
             self.wait = np.where(self.n != 0, node.refractory, np.maximum(self.wait - 1, 0))
         if node.reset_when == "same":
             self.v = self._reset(self.v, self.n)
-        return self._payload()
+        sent = payload(node, self.n)
+        return sent.astype(np.int64) if self.fixed else sent
 
     def _unit(self, value: Array) -> Array:
         """A value in weight units in the unit of ``v``."""
@@ -142,18 +143,17 @@ class Population:
     def _amount(self, n: Array) -> Array:
         node = self.node
         if isinstance(node, MultiThreshold):
-            return self._unit(_by_level(node.levels, n) * node.threshold)
+            return self._unit(_by_level(node.levels if node.reset_by is None else node.reset_by, n) * node.threshold)
         return n * self._unit(node.threshold if node.reset_by is None else node.reset_by)
 
-    def _payload(self) -> Array:
-        node = self.node
-        if isinstance(node, MultiThreshold):
-            sent = _by_level(node.levels if node.payloads is None else node.payloads, self.n)
-        else:
-            sent = self.n
-        one = node.amplitude.ndim == 0 and float(node.amplitude) == 1.0
-        sent = sent if one else sent * node.amplitude
-        return sent.astype(np.int64) if self.fixed else sent
+
+def payload(node: Neuron, n: Array) -> Array:
+    """What a population sends where ``n`` [..., *shape] is what it fired."""
+    sent = n
+    if isinstance(node, MultiThreshold):
+        sent = _by_level(node.levels if node.payloads is None else node.payloads, n)
+    one = node.amplitude.ndim == 0 and float(node.amplitude) == 1.0
+    return sent if one else sent * node.amplitude
 
 
 def _by_level(values: Array, n: Array) -> Array:

@@ -207,7 +207,8 @@ def _parameters(name: str, node: Neuron) -> Iterator[Finding]:
     """What is wrong with the shapes and the order of a neuron's arrays."""
     for f in fields(node):
         value = getattr(node, f.name)
-        if not isinstance(value, np.ndarray) or f.name in ("levels", "payloads"):
+        by_level = ("levels", "payloads", "reset_by") if isinstance(node, MultiThreshold) else ()
+        if not isinstance(value, np.ndarray) or f.name in by_level:
             continue
         if not _broadcasts(value, node.shape):
             message = f"{f.name} of shape {value.shape} does not broadcast against {node.shape}"
@@ -217,8 +218,9 @@ def _parameters(name: str, node: Neuron) -> Iterator[Finding]:
     levels, payloads = node.levels, node.payloads
     if levels.ndim != 1 or levels.size == 0 or levels[0] <= 0 or (np.diff(levels) <= 0).any():
         yield Finding("D2E-NODE-003", f"levels {levels.tolist()} must rise and be above 0", name)
-    if payloads is not None and payloads.shape != levels.shape:
-        yield Finding("D2E-NODE-003", f"{levels.size} levels need as many payloads", name)
+    for what, values in (("payloads", payloads), ("reset amounts", node.reset_by)):
+        if values is not None and values.shape != levels.shape:
+            yield Finding("D2E-NODE-003", f"{levels.size} levels need as many {what}", name)
 
 
 def _broadcasts(value: Array, shape: tuple[int, ...]) -> bool:

@@ -124,5 +124,5 @@ def _reset(v: Tensor, n: Tensor, values: Values, rules: Rules) -> Tensor:
     if rules.reset != "subtract":
         return v.masked_fill(n != 0, 0.0)
     if rules.kind == "multi_threshold":
-        return v - _by_level(values["levels"] * values["threshold"], n)
+        return v - _by_level(values.get("reset_by", values["levels"]) * values["threshold"], n)
     return v - n * values.get("reset_by", values["threshold"])

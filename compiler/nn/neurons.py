@@ -221,10 +221,10 @@ class MultiThreshold(Neuron):
         signed: whether negative levels fire too.
         decay: factor of the membrane kept per step, 0..1; 1: no leak.
         threshold: one for all neurons.
-        reset: as in `IF`; "subtract" takes the crossed level.
+        reset: as in `IF`; "subtract" takes the crossed level, or ``reset_by`` of it.
         payloads: what each level sends; None: the level.
         learn_decay: train the decay.
-        options: see `Options`; ``reset_by`` has no meaning here.
+        options: see `Options`; ``reset_by`` is one number per level, times ``threshold``.
     """
 
     kind = "multi_threshold"

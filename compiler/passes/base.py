@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+import numpy as np
+
 from d2e.ir import AvgPool2d, Network, Synapse
 from d2e.ir.nodes import LI, MultiThreshold
 
@@ -51,14 +53,20 @@ def discrete(network: Network) -> str | None:
 
 
 def folded(network: Network) -> str | None:
-    """Every population has one threshold, gain 1 and amplitude 1, and resets to 0 if it resets to a value."""
+    """Every population has one threshold, gain 1 and amplitude 1, a limit of spikes, and resets to 0 or by amounts.
+
+    Multi-threshold populations have threshold 1 and whole numbers as payloads.
+    """
     for name in network.populations:
         node = network.neuron(name)
         one_threshold = True if isinstance(node, LI) else node.threshold.ndim == 0
         plain = node.gain.ndim == 0 and node.gain == 1 and node.amplitude.ndim == 0 and node.amplitude == 1
-        if not (one_threshold and plain and node.reset != "value"):
+        limited = node.max_spikes > 0 or isinstance(node, (LI, MultiThreshold))
+        if not (one_threshold and plain and limited and node.reset != "value"):
             return name
-        if isinstance(node, MultiThreshold) and node.threshold != 1:
+        if isinstance(node, MultiThreshold) and (
+            node.threshold != 1 or node.payloads is None or (node.payloads != np.rint(node.payloads)).any()
+        ):
             return name
     return None
 

@@ -1,7 +1,8 @@
 """fold_thresholds: gains, thresholds per channel, spike amplitudes and reset values move into the weights.
 
-After it one population has one threshold, gain 1, amplitude 1 and resets to 0. Exact: dividing everything that makes
-up ``v`` by the same factor changes no comparison; the folded float network fires the same spikes.
+After it one population has one threshold, gain 1, amplitude 1, resets to 0, and sends whole numbers of which a limit is
+known. Exact: dividing everything that makes up ``v`` by the same factor changes no comparison; the folded float network
+fires the same spikes. Only payloads in no ratio of small integers are rounded, with a warning.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from d2e.compiler import algebra
+from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded
+from d2e.compiler.passes.ranges import spike_bound
+from d2e.compiler.passes.ratios import as_multiples
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.ir import (
     CubaLIF,
@@ -31,6 +35,9 @@ from d2e.ir.shapes import output_shape
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
+PAYLOAD_MAX = 255
+"""Largest payload of a multi-threshold level, in units of the factor that moves into the weights."""
+
 
 @dataclass(frozen=True)
 class FoldThresholds(Pass):
@@ -46,13 +53,46 @@ class FoldThresholds(Pass):
         Raises:
             UnsupportedError: D2E-FOLD-001 where a factor varies within a channel of a convolution;
                 D2E-FOLD-002 where a reset value cannot be the origin; -003 for output amplitudes that differ or
-                are not above 0.
+                are not above 0; -005 where nothing limits the spikes of one step.
         """
         for name in network.populations:
+            network = _fold_payloads(network, name)
             network = _fold_amplitude(network, name)
             network = _fold_reset_value(network, name)
             network = _fold_inputs(network, name)
+        for name in network.populations:
+            network = _limit_spikes(network, name)
         return network
+
+
+def _fold_payloads(network: Network, name: str) -> Network:
+    """Payloads of levels as integers; what one of them stands for joins the amplitude."""
+    node = network.neuron(name)
+    if not isinstance(node, MultiThreshold):
+        return network
+    sent = as_multiples(node.levels if node.payloads is None else node.payloads, PAYLOAD_MAX)
+    if not sent.exact:
+        network = warn(
+            network, "D2E-FOLD-004", f"its payloads {np.unique(sent.integers).tolist()} times {sent.factor:.4g} are "
+            f"rounded by up to {100 * sent.error:.2g} %; levels in ratios of small integers are exact", name,
+        )
+    amplitude = node.amplitude * sent.factor
+    return network.with_nodes({name: replace(node, payloads=real(sent.integers), amplitude=amplitude)})
+
+
+def _limit_spikes(network: Network, name: str) -> Network:
+    """The largest burst that can happen in place of no limit; it changes no spike."""
+    node = network.neuron(name)
+    if node.max_spikes or isinstance(node, (LI, MultiThreshold)):
+        return network
+    steps = network.input.time_steps
+    bounds = [b for t in (None, steps) if (b := spike_bound(network, name, t)) is not None]
+    if not bounds:
+        raise UnsupportedError(
+            "D2E-FOLD-005", "has no limit of spikes per step, and nothing bounds what it can fire", node=name,
+            hint="Give it max_spikes, or the input a coding with max_payload.",
+        )
+    return network.with_nodes({name: replace(node, max_spikes=bounds[0])})
 
 
 def _fold_reset_value(network: Network, name: str) -> Network:
@@ -99,10 +139,10 @@ def _fold_inputs(network: Network, name: str) -> Network:
     rows = node.gain * factor
     if (rows != 1).any():
         network = _scale_into(network, name, rows)
+    states = ["bias", "v_reset", "v_init", "v_min", *([] if isinstance(node, MultiThreshold) else ["reset_by"])]
     scaled: dict[str, Any] = {
         f: getattr(node, f) * factor if (factor != 1).any() else getattr(node, f)
-        for f in ("bias", "v_reset", "v_init", "v_min", "reset_by")
-        if getattr(node, f) is not None
+        for f in states if getattr(node, f) is not None
     }
     if isinstance(node, CubaLIF):
         scaled["u_init"] = node.u_init * rows if (rows != 1).any() else node.u_init

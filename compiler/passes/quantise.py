@@ -7,7 +7,7 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -16,13 +16,12 @@ from d2e.compiler.algebra import depthwise, weight_of, with_weight
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.passes.integers import integer_neuron
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.units import candidate_units, threshold_of
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
     LI,
-    LIF,
-    CubaLIF,
     FixedPoint,
     MultiThreshold,
     Network,
@@ -117,7 +116,8 @@ class Quantise(Pass):
 
         Raises:
             UnsupportedError: D2E-QUANT-001 where a layer quantises to nothing, -002 where a layer falls silent,
-                -003 where it saturates; D2E-RANGE-001 where one step's input can overflow the accumulator.
+                -003 where it saturates, -004 where levels fall together;
+                D2E-RANGE-001 where one step's input can overflow the accumulator.
         """
         seen = None if self.calibration is None else activity.observe(network, self.calibration)
         result = _weighted(network)
@@ -152,7 +152,7 @@ class Quantise(Pass):
         if method == "spikes" and seen is not None and not isinstance(node, LI):
             unit = min(candidates["all"], key=lambda u: self._spike_error(network, name, u, seen))
         elif method in ("spikes", "mse"):
-            unit = min(candidates["all"], key=lambda u: sum(self._weight_error(a, u) for a in arrays))
+            unit = min(candidates["all"], key=lambda u: sum(self._weight_error(a, u, node) for a in arrays))
         else:
             unit = candidates[method][0]
         result = self._with_unit(network, name, unit, seen)
@@ -163,12 +163,13 @@ class Quantise(Pass):
             )
         return result
 
-    def _round(self, array: Array, unit: float) -> Array:
-        half = 1 << (self.weight_bits - 1)
-        return np.clip(np.rint(array / unit), -half, half - 1).astype(np.int64)
+    def _round(self, array: Array, unit: float, node: Neuron) -> Array:
+        top = (1 << (self.weight_bits - 1)) - 1
+        mirrored = isinstance(node, MultiThreshold) and node.signed  # its negative levels see negated weights
+        return np.clip(np.rint(array / unit), -top if mirrored else -top - 1, top).astype(np.int64)
 
-    def _weight_error(self, array: Array, unit: float) -> float:
-        return float(np.square(array - self._round(array, unit) * unit).sum())
+    def _weight_error(self, array: Array, unit: float, node: Neuron) -> float:
+        return float(np.square(array - self._round(array, unit, node) * unit).sum())
 
     def _spike_error(self, network: Network, name: str, unit: float, seen: activity.Seen) -> float:
         changed = self._with_unit(network, name, unit, None)
@@ -178,19 +179,19 @@ class Quantise(Pass):
 
     def _with_unit(self, network: Network, name: str, unit: float, seen: activity.Seen | None) -> Network:
         changed: dict[str, Node] = {}
+        neuron = network.neuron(name)
         for path in paths_into(network, name):
             for s in path.synapses:
                 node = network.nodes[s]
                 if isinstance(node, Synapse) and hasattr(node, "quantized"):
                     mark = Quantized(self.weight_bits, real(unit))
-                    rounded = with_weight(node, self._round(weight_of(node), unit))
+                    rounded = with_weight(node, self._round(weight_of(node), unit, neuron))
                     changed[s] = replace(rounded, quantized=mark)  # type: ignore[call-arg]
-        neuron = network.neuron(name)
         bias = neuron.bias
         if seen is not None and self.bias_correction and bias.any():
             error = activity.mean_input_error(network, network.with_nodes(changed), name, unit, seen)
             bias = bias + error
-        changed[name] = _integer_neuron(neuron, bias, unit, self.grid, self.weight_bits)
+        changed[name] = integer_neuron(name, neuron, bias, unit, self.grid, self.weight_bits)
         return network.with_nodes(changed)
 
 
@@ -204,69 +205,10 @@ def _weighted(network: Network) -> Network:
     )
 
 
-def _integer_neuron(node: Neuron, bias: Array, unit: float, grid: Grid, bits: int) -> Neuron:
-    """The neuron with integer parameters; the choices that integers force are made here."""
-    fixed = grid.arithmetic
-    one = 1 << fixed.fraction_bits
-    soft = node.reset == "subtract" and not isinstance(node, LI)
-    keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]
-    current = keeps[0] is not None and bool((keeps[0] != 0).any())
-    leaky = keeps[1] is not None and bool((keeps[1] != 1 << fixed.decay_bits).any())
-    whole = (soft and not current) or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
-    bias_int = np.rint(bias / unit).astype(np.int64) * one if whole else _bias_grid(bias / unit * one, grid)
-    theta = integral(1) if isinstance(node, LI) else np.rint(node.threshold / unit).astype(np.int64)
-    changes: dict[str, Any] = {
-        "threshold": theta, "bias": bias_int, "gain": integral(1), "amplitude": integral(1), "v_reset": integral(0),
-        "v_init": _start(node.v_init, unit, one, whole and not leaky and not current), "arithmetic": fixed,
-        "quantized": Quantized(bits, real(unit)),
-        "v_min": None if node.v_min is None else np.rint(node.v_min / unit * one).astype(np.int64),
-        "reset_by": None if node.reset_by is None else np.rint(node.reset_by / unit).astype(np.int64),
-    }
-    if isinstance(node, LIF):
-        changes["decay_mem"] = keeps[1]
-    if isinstance(node, (CubaLIF, LI)):
-        changes["decay_syn"] = keeps[0]
-    if isinstance(node, CubaLIF):
-        changes["u_init"] = np.rint(node.u_init / unit * one).astype(np.int64)
-    if isinstance(node, MultiThreshold):
-        changes |= {"threshold": integral(1), "levels": np.rint(node.levels / unit).astype(np.int64)}
-    if leaky or current or not whole:
-        changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
-    if soft and leaky and not current and node.reset_when == "same" and not isinstance(node, MultiThreshold):
-        # decay * (v - r) = decay * v - decay * r: the same step with the reset after the decay
-        amount = node.threshold if node.reset_by is None else node.reset_by
-        decayed = np.rint(np.asarray(node.decays[1]) * amount / unit).astype(np.int64)
-        changes |= {"reset_when": "next", "reset_by": _mantissa(decayed, grid.mantissa_max)}
-    return replace(node, **changes)
-
-
 def _weight(network: Network, name: str) -> Array:
     node = network.nodes[name]
     assert isinstance(node, Synapse)
     return weight_of(node)
-
-
-def _start(v_init: Array, unit: float, one: int, whole: bool) -> Array:
-    if whole:
-        return np.rint(v_init / unit).astype(np.int64) * one
-    return np.rint(v_init / unit * one).astype(np.int64)
-
-
-def _mantissa(value: Array, largest: int) -> Array:
-    """Rounded to m << e with m up to ``largest``."""
-    exponent = 0
-    while largest and (value >> exponent).max() > largest:
-        exponent += 1
-    return (value + ((1 << exponent) >> 1)) >> exponent << exponent
-
-
-def _bias_grid(bias: Array, grid: Grid) -> Array:
-    """Rounded to mantissa << exponent, with the finest exponent that holds the largest."""
-    for exponent in grid.bias_exponents:
-        mantissa = np.rint(bias / (1 << exponent)).astype(np.int64)
-        if np.abs(mantissa).max() <= grid.bias_mantissa:
-            return mantissa << exponent
-    return np.rint(bias).astype(np.int64)  # too wide for the chip: its rules name it
 
 
 def _check_range(network: Network, name: str, time_steps: int | None, grid: Grid) -> Network:

@@ -34,11 +34,15 @@ def payload_range(network: Network, name: str) -> tuple[float, float]:
             return -np.inf, np.inf
         return (-node.max_payload if node.coding == "signed" else 0), node.max_payload
     assert isinstance(node, Neuron)
+    if isinstance(node, LI):
+        return -np.inf, np.inf
+    most = float(node.max_spikes) if node.max_spikes else np.inf
+    sent = np.array([0.0, most])
     if isinstance(node, MultiThreshold):
-        sent = node.levels if node.payloads is None else node.payloads
-        top = float(sent.max())
-        return (-top if node.signed else min(0.0, float(sent.min()))), top
-    return 0, float(node.max_spikes) if node.max_spikes else np.inf
+        sent = np.append(node.levels if node.payloads is None else node.payloads, 0.0)
+        sent = np.concatenate([sent, -sent]) if node.signed else sent
+    ends = np.stack([sent.min() * node.amplitude, sent.max() * node.amplitude])
+    return float(ends.min()), float(ends.max())
 
 
 def path_range(network: Network, path: Path) -> tuple[Array, Array]:
@@ -55,18 +59,29 @@ def path_range(network: Network, path: Path) -> tuple[Array, Array]:
             positive, negative = np.asarray(float(np.prod(node.kernel_size))), np.asarray(0.0)
         else:
             continue
-        return positive * low + negative * high, positive * high + negative * low
+        return _times(positive, low) + _times(negative, high), _times(positive, high) + _times(negative, low)
     return np.asarray(float(low)), np.asarray(float(high))
+
+
+def _times(weights: Array, bound: float) -> Array:
+    """A product in which nothing times an infinite payload is nothing."""
+    return np.multiply(weights, bound, where=weights != 0, out=np.zeros(weights.shape))
+
+
+def _input_range(network: Network, name: str) -> tuple[Array, Array]:
+    """Least and largest summed input of one step, per channel or neuron."""
+    node = network.neuron(name)
+    low, high = np.zeros(()), np.zeros(())
+    for path in paths_into(network, name):
+        least, largest = path_range(network, path)
+        low, high = low + _spread(least, node), high + _spread(largest, node)
+    return low, high
 
 
 def population_range(network: Network, name: str, time_steps: int | None) -> Range:
     """Bounds of a population; ``time_steps`` None: unknown."""
     node = network.neuron(name)
-    low, high = np.zeros(()), np.zeros(())
-    for path in paths_into(network, name):
-        least, largest = path_range(network, path)
-        least, largest = _spread(least, node), _spread(largest, node)
-        low, high = low + least, high + largest
+    low, high = _input_range(network, name)
     unit = float(1 << node.arithmetic.fraction_bits) if node.arithmetic else 1.0
     step = np.maximum(np.abs(low), np.abs(high))
     state = _accumulated(node, step, unit, time_steps)
@@ -107,10 +122,51 @@ def _below(node: Neuron, unit: float) -> float:
     if node.reset != "subtract" or isinstance(node, LI):
         return 0.0
     reached = node.levels * node.threshold if isinstance(node, MultiThreshold) else node.threshold
-    taken = node.reset_by if node.reset_by is not None and not isinstance(node, MultiThreshold) else reached
+    taken = reached if node.reset_by is None else node.reset_by
+    if isinstance(node, MultiThreshold) and node.reset_by is not None:
+        taken = node.reset_by * node.threshold
     keep = 1.0
     if node.reset_when == "next" and node.decays[1] is not None:
         keep = float(node.decays[1].min()) / (1 << node.arithmetic.decay_bits if node.arithmetic else 1)
     missing = float((taken - keep * reached).max())
     times = 1 if isinstance(node, MultiThreshold) else node.max_spikes or math.inf
     return times * (missing + 1 / unit) if missing > 0 else 0.0
+
+
+def spike_bound(network: Network, name: str, time_steps: int | None) -> int | None:
+    """Most spikes a float population with gain 1 can fire in one step; None where nothing bounds it.
+
+    A silent neuron keeps at most theta (or ``v_min``). What one that fired at v keeps, from n >= v / theta - 1::
+
+        keep * (v - n * r) <= slope * v + offset          reset_when="same"
+        keep * v - n * r   <= slope * v + offset          reset_when="next"
+    """
+    node = network.neuron(name)
+    _, high = _input_range(network, name)
+    longest = 1.0 if node.decays[0] is None else _longest(node, node.decays[0], time_steps)
+    if longest is None:
+        return None
+    u_init = np.maximum(node.u_init, 0.0) if isinstance(node, CubaLIF) else 0.0
+    entering = u_init + np.maximum(high, 0.0) * longest + node.bias
+    keep = np.asarray(1.0 if node.decays[1] is None else node.decays[1])
+    silent = node.threshold if node.v_min is None else np.maximum(node.threshold, node.v_min)
+    slope, offset = _kept(node, keep)
+    grows = offset + entering
+    reach = np.maximum(np.maximum(keep * np.maximum(node.v_init, silent), silent) + entering, silent)
+    settled = np.maximum(reach, grows / np.where(slope < 1, 1 - slope, 1.0))
+    summed = np.inf if time_steps is None else reach + np.maximum(grows, 0.0) * time_steps
+    bound = (np.where((slope < 1) | (grows <= 0), settled, summed) / node.threshold).max()
+    return max(1, int(bound * (1 + 1e-9))) if np.isfinite(bound) else None
+
+
+def _kept(node: Neuron, keep: Array) -> tuple[Array, Array]:
+    """(slope, offset) of `spike_bound`."""
+    if node.reset == "none":
+        return keep, np.zeros(())
+    if node.reset != "subtract":
+        return np.zeros(()), np.zeros(())
+    amount = node.threshold if node.reset_by is None else node.reset_by
+    share = amount / node.threshold
+    if node.reset_when == "next":
+        return np.maximum(keep - share, 0.0), np.where(keep > share, amount, keep * node.threshold)
+    return keep * np.maximum(1 - share, 0.0), keep * np.minimum(amount, node.threshold)

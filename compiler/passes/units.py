@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from d2e.compiler.passes.ratios import as_multiples
 from d2e.ir import LI, MultiThreshold, Neuron
 from d2e.ir.nodes import Array
 
 if TYPE_CHECKING:
     from d2e.compiler.passes.quantise import Grid
 
+LEVEL_MAX = 255
+"""Levels count as multiples of one factor where these multiples are not larger."""
 _ROUNDING = 1e-4
 """Of a step: what single precision leaves of a weight on a grid."""
 
@@ -40,15 +43,25 @@ def candidate_units(
     wanted["all"] = [largest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
     exact = {m: {_dividing(node, u, grid) for u in units} for m, units in wanted.items()}
     exact["all"] |= _lossless(node, values, top, grid)
-    return {m: sorted(units, reverse=True) for m, units in exact.items()}
+    return {m: _rising(node, sorted(units, reverse=True)) for m, units in exact.items()}
+
+
+def _rising(node: Neuron, units: list[float]) -> list[float]:
+    """Those units on which no two levels fall together, if there are any."""
+    if not isinstance(node, MultiThreshold):
+        return units
+    apart = [u for u in units if (np.diff(np.rint(node.levels / u), prepend=0) > 0).all()]
+    return apart or units
 
 
 def _dividing(node: Neuron, unit: float, grid: Grid) -> float:
     """The next unit above that divides the threshold, and for a soft reset makes it a mantissa and an exponent."""
     if isinstance(node, LI):
         return unit
+    if isinstance(node, MultiThreshold):
+        return _dividing_levels(node, unit, grid)
     theta = threshold_of(node)
-    steps = max(1, min(int(theta / unit + 1e-9), grid.threshold_max))
+    steps = max(1, min(int(theta / unit + 1e-9), grid.threshold_max // node.max_spikes))
     if node.reset == "subtract" and grid.mantissa_max:
         steps = min(steps, grid.mantissa_max << grid.exponent_max)
         exponent = 0
@@ -56,6 +69,21 @@ def _dividing(node: Neuron, unit: float, grid: Grid) -> float:
             exponent += 1
         steps = steps >> exponent << exponent
     return theta / steps
+
+
+def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
+    """The next unit above of which every level is a multiple, or, where levels lie closer than it, the largest level."""
+    levels = as_multiples(node.levels, LEVEL_MAX)
+    top = int(levels.integers[-1])
+    if not levels.exact or levels.factor < unit * (1 - 1e-9):
+        largest = threshold_of(node)
+        return largest / max(1, min(int(largest / unit + 1e-9), grid.threshold_max - (grid.threshold_max >> 8)))
+    steps = max(1, min(int(levels.factor / unit + 1e-9), grid.threshold_max // top))
+    if node.reset == "subtract" and grid.mantissa_max:
+        taken = np.diff(levels.integers, prepend=0)[:, None] * np.arange(1, steps + 1)  # by each replica of a level
+        fits = (taken // (taken & -taken) <= grid.mantissa_max) & (taken <= grid.mantissa_max << grid.exponent_max)
+        steps = int(np.flatnonzero(fits.all(axis=0))[-1]) + 1
+    return levels.factor / steps
 
 
 def _lossless(node: Neuron, values: Array, top: int, grid: Grid) -> set[float]:

@@ -13,7 +13,7 @@ from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.manager import run_passes
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.paths import all_paths, paths_from, paths_into
-from d2e.ir import IF, LIF, Input, Linear, Network, Output, infer_shapes, reference
+from d2e.ir import IF, LIF, CubaLIF, Input, Linear, MultiThreshold, Network, Output, infer_shapes, reference
 from d2e.ir.network import chain
 
 
@@ -119,3 +119,31 @@ def test_without_a_number_of_steps_only_leaks_bound() -> None:
     assert bound(IF(shape=(1,))) is None
     assert bound(LIF(shape=(1,), decay_mem=np.float64(1))) is None
     assert bound(LIF(shape=(1,), decay_mem=np.float64(0.75))) == 4
+
+
+def test_levels_are_seen_by_what_they_send() -> None:
+    node = MultiThreshold(shape=(2,), levels=np.array([0.5, 1.0, 2.0]), payloads=np.array([3.0, 1.0, 7.0]), signed=True)
+    network = chain([
+        ("input", Input(shape=(2,), coding="signed", max_payload=3)),
+        ("fc", Linear(weight=np.array([[0.5, 0.2], [-0.6, 1.0]]))),
+        ("a", node), ("back", Linear(weight=np.array([[1.0, 0.5]]))), ("b", IF(shape=(1,), max_spikes=9)),
+        ("output", Output(shape=(1,))),
+    ])
+    frames = np.random.default_rng(0).integers(-3, 4, (4, 12, 2))
+    seen = activity.observe(network, frames)
+    assert len(np.unique(seen.spikes["a"])) > 4
+    assert activity.count_error(network, "a", seen) == activity.count_error(network, "b", seen) == 0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_the_mean_error_is_taken_behind_the_synaptic_current(decay: float) -> None:
+    def network(weight: float) -> Network:
+        neuron = CubaLIF(shape=(1,), decay_syn=np.float64(decay), threshold=np.float64(1e9))
+        return chain([("input", Input(shape=(1,))), ("fc", Linear(weight=np.array([[weight]]))), ("n", neuron),
+                      ("output", Output(shape=(1,)))])
+
+    before, after, frames = network(1.25), network(1.0), np.ones((2, 10, 1), np.int64)
+    seen = activity.observe(before, frames)
+    missing = [reference.run(n, frames, "state").u["n"].mean() for n in (before, after)]
+    found = activity.mean_input_error(before, after, "n", 1.0, seen)
+    np.testing.assert_allclose(found, missing[0] - missing[1])

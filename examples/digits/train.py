@@ -1,10 +1,10 @@
-"""Train small convolutional spiking networks on scikit-learn's digits, in under two minutes on a CPU.
+r"""Train small convolutional spiking networks on scikit-learn's digits, in under two minutes on a CPU.
 
 Writes, beside this file: model.pt (16 steps of plain spikes) and burst.pt (4 steps, up to 4 spikes each), each with its
 input shape and steps; for both, test.npz (held-out digits, with labels) and calibration.npz (some training digits). Then:
 
     d2e-compile examples/digits/model.pt --calibration examples/digits/calibration.npz --eval examples/digits/test.npz
-    d2e-compile examples/digits/burst.pt --burst graded \\
+    d2e-compile examples/digits/burst.pt --burst graded \
         --calibration examples/digits/burst-calibration.npz --eval examples/digits/burst-test.npz
 """
 

@@ -16,6 +16,7 @@ from d2e.backends.loihi2.place import Place
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
+from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Quantise
 from d2e.compiler.target import Limit

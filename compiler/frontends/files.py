@@ -23,7 +23,7 @@ from d2e.ir.network import Network
 
 Source = str | os.PathLike[str] | nn.Module | torch.export.ExportedProgram | Network
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_SUFFIXES = ".pt, .pth, .pt2, .nir or pkg.module:factory"
+_SUFFIXES = ".pt, .pth, .pt2, .nir, .net or pkg.module:factory"
 
 
 def load_model(
@@ -36,7 +36,7 @@ def load_model(
 
     Args:
         source: a ``.pt``/``.pth`` file (checkpoint of ``d2e.nn.save``, whole module), a ``.pt2`` file, a
-            ``.nir`` file, ``pkg.module:factory``, or a live module, exported program or network.
+            ``.nir`` file, a ``.net`` file of lava-dl, ``pkg.module:factory``, or a live module, exported program or network.
         input_shape: of one frame, without batch and time; needed where the model does not say it.
         time_steps: steps per sample; overrides what the model says, as the next ones do.
         allow_pickle: load a ``.pt`` that holds more than layers, and with it any code it runs.
@@ -73,6 +73,10 @@ def load_model(
                 max_spikes=max_spikes, time_steps=time_steps,
             )
             return _network(network, stated, text)
+        if path.suffix == ".net":
+            from d2e.compiler.frontends import netx
+
+            return _network(netx.read(path, input_shape=input_shape), stated, text)
         return _network(_from_file(path, allow_pickle), stated, text)
     return _network(source, stated, type(source).__name__)
 

@@ -13,7 +13,7 @@ def _option(panel: str, text: str, *names: str, metavar: str | None = None, **mo
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, **more)
 
 
-Model = Annotated[str, typer.Argument(help=".pt, .pt2, .nir, or pkg.module:factory.", metavar="MODEL")]
+Model = Annotated[str, typer.Argument(help=".pt, .pt2, .nir, .net, or pkg.module:factory.", metavar="MODEL")]
 Target = Annotated[str, _option(
     _TARGET, "Where it shall run; 'd2e targets' lists them.", "--target", "-t", metavar="NAME")]
 InputShape = Annotated[str | None, _option(_MODEL, "Shape of one frame: 1,28,28.", metavar="N,N,N")]
@@ -21,6 +21,9 @@ TimeSteps = Annotated[int | None, _option(_MODEL, "Steps per sample.", metavar="
 Coding = Annotated[str | None, _option(_MODEL, "Of the input: spikes, signed or direct.", metavar="NAME")]
 MaxPayload = Annotated[int | None, _option(_MODEL, "Largest payload of the input.", metavar="N", min=1)]
 Readout = Annotated[str | None, _option(_MODEL, "Of a class from the output: count, last or mean.", metavar="NAME")]
+Encoder = Annotated[str | None, _option(
+    _MODEL, "Of real values: direct, first, rate, bernoulli, ttfs or latency.", metavar="NAME")]
+InputRange = Annotated[str | None, _option(_MODEL, "Smallest and largest real value of the input: 0,1.", metavar="LOW,HIGH")]
 AllowPickle = Annotated[bool, _option(_MODEL, "Load a .pt that runs code; only files you trust.", "--allow-pickle")]
 Profile = Annotated[str | None, _option(_MODEL, ".nir: the tool that wrote it, for its conventions.", metavar="NAME")]
 Dt = Annotated[float | None, _option(_MODEL, "Length of a time step, in the model's unit.", metavar="X")]
@@ -28,6 +31,7 @@ Reset = Annotated[str | None, _option(
     _MODEL, ".nir: subtract, zero, value or none; -next: a step later.", metavar="NAME")]
 Fire = Annotated[str | None, _option(_MODEL, ".nir: ge (v >= threshold) or gt.", metavar="NAME")]
 MaxSpikes = Annotated[int | None, _option(_MODEL, ".nir: most spikes per step, 0 for no limit.", metavar="N", min=0)]
+InputBits = Annotated[int, _option(_TARGET, "Width of the payloads that real values become.", metavar="N")]
 WeightBits = Annotated[int, _option(_TARGET, "Width of signed weights, 2 to 8.", metavar="N")]
 Scale = Annotated[str, _option(
     _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]

@@ -1,0 +1,65 @@
+"""What lava-dl 0.6.0's netx makes of a matrix of weights: the integers its Dense synapse really computes with.
+
+netx scales a matrix to 8 bits and an exponent (``netx/utils.py optimize_weight_bits``), Lava's Dense clips, drops low bits
+and shifts the sum back (lava-nc 0.10.0 ``utils/weightutils.py``, ``proc/dense/models.py``). Nearly always that is the matrix
+itself; where it is another one, or no matrix at all, `delivered` says so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from d2e.ir.nodes import Array
+
+LARGEST = (-256, 254)
+"""What netx clips weights of both signs to."""
+
+
+def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
+    """The integer matrices that netx computes with in place of these; None where it rounds sums, not weights.
+
+    Args:
+        weights: [out, in] each, side by side in one layer (input weights, then recurrent ones): they share an exponent.
+        max_payload: largest |payload| that arrives.
+    """
+    stacked = np.hstack(weights)
+    low, high = int(stacked.min()), int(stacked.max())
+    if low < 0 < high or (high > LARGEST[1] and low < 0):
+        stacked = np.clip(stacked, *LARGEST)
+        low, high = int(stacked.min()), int(stacked.max())
+    if low == high == 0:
+        return list(weights)  # no weights: netx divides by zero, and what it then has is zero still
+    shift, bits = _scaled(stacked, low, high)
+    if shift < 0:
+        return [np.zeros_like(w) for w in weights]  # numpy shifts by a negative number to zero
+    parts = np.split(stacked, np.cumsum([w.shape[1] for w in weights])[:-1], axis=1)
+    results = [_dense(part << shift, shift, bits, part, max_payload) for part in parts]
+    return None if any(r is None for r in results) else [r for r in results if r is not None]
+
+
+def _scaled(weights: Array, low: int, high: int) -> tuple[int, int]:
+    """netx's shift to the left and number of weight bits."""
+    mixed = low < 0 <= high
+    if mixed:
+        scale = min(127 / high if high else np.inf, -128 / low)
+    else:
+        scale = 255 / high if low >= 0 else -256 / low
+    shift = int(np.floor(np.log2(scale))) + mixed
+    joined = int(np.bitwise_or.reduce(np.abs(weights), axis=None))
+    zeros = min(8, (joined & -joined).bit_length() - 1)
+    return shift, 8 - shift - (zeros - mixed)
+
+
+def _dense(weights: Array, shift: int, bits: int, wanted: Array, max_payload: int) -> Array | None:
+    """Lava's Dense: clip, drop low bits, sum, shift right by ``shift``."""
+    low, high = int(weights.min()), int(weights.max())
+    mixed = low < 0 < high
+    sign = -1 if low < 0 and not mixed else 1
+    clipped = np.clip(sign * weights, -256 if mixed else 0, 255)
+    dropped = 8 - bits + mixed
+    kept = sign * (clipped >> dropped << dropped if dropped >= 0 else np.zeros_like(clipped))
+    if (kept % (1 << shift) == 0).all():
+        return np.asarray(kept >> shift)
+    missing = kept - (wanted << shift)  # the sum's floor hides it while it stays below one unit
+    hidden = (missing >= 0).all() and int(missing.sum(axis=1).max()) * max_payload < 1 << shift
+    return wanted if hidden else None

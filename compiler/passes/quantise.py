@@ -119,15 +119,21 @@ class Quantise(Pass):
                 -003 where it saturates, -004 where levels fall together;
                 D2E-RANGE-001 where one step's input can overflow the accumulator.
         """
+        if integer(network) is None:  # a .net file's integers stay
+            return self._in_range(network)
         seen = None if self.calibration is None else activity.observe(network, self.calibration)
         result = _weighted(network)
         for name in network.populations:
             result = self._population(result, name, seen)
-        for name in network.populations:
-            result = _check_range(result, name, self.time_steps, self.grid)
+        result = self._in_range(result)
         if seen is not None and self.calibration is not None:
             activity.check_alive(result, seen, self.calibration)
         return result
+
+    def _in_range(self, network: Network) -> Network:
+        for name in network.populations:
+            network = _check_range(network, name, self.time_steps, self.grid)
+        return network
 
     def _population(self, network: Network, name: str, seen: activity.Seen | None) -> Network:
         node = network.neuron(name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from d2e.compiler import algebra
 from d2e.compiler.notes import warn
-from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded
+from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.ranges import spike_bound
 from d2e.compiler.passes.ratios import as_multiples
 from d2e.compiler.paths import Path, paths_from, paths_into
@@ -55,6 +55,8 @@ class FoldThresholds(Pass):
                 D2E-FOLD-002 where a reset value cannot be the origin; -003 for output amplitudes that differ or
                 are not above 0; -005 where nothing limits the spikes of one step.
         """
+        if integer(network) is None:  # folded integers, such as a .net file's: they stay integers
+            return network
         for name in network.populations:
             network = _fold_payloads(network, name)
             network = _fold_amplitude(network, name)

@@ -7,7 +7,7 @@ added to ``v``; weights are cut to integers (lava-dl ``netx/hdf5.py``). ``refDel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,7 @@ def read(path: Path, *, input_shape: Sequence[int] | None = None) -> Network:
     reader = _Reader(None if input_shape is None else tuple(int(n) for n in input_shape))
     if len(layers) > 1 and layers[-1].text("type") == "average":
         dropped = layers.pop().name
-        reader.notes.append((f"{dropped} averages the output, which netx does not do; the output is that of the layer before",
-                             dropped))
+        reader.notes.append(("averages the output, which netx does not do; the output is that of the layer before", dropped))
     for number, layer in enumerate(layers):
         reader.add(layer, last=number == len(layers) - 1)
     return reader.finish(other)
@@ -103,7 +102,7 @@ class _Reader:
                 hint="Remove it from the file, or compile the network it was exported from (.pt).",
             )
 
-    def finish(self, other: Any) -> Network:
+    def finish(self, other: Mapping[str, Any]) -> Network:
         """The whole network."""
         if self.end == "input":
             raise malformed(None, "the file holds no layer with neurons")
@@ -148,7 +147,7 @@ class _Reader:
     def _conv(self, layer: Fields) -> None:
         shape = self._frames(layer)
         if self.flat or len(shape) != 3:
-            raise malformed(layer.name, f"is a convolution of frames of shape {list(shape)}{' behind a flatten' * self.flat}")
+            raise malformed(layer.name, f"is a convolution of {'flattened ' * self.flat}frames of shape {list(shape)}")
         weight = layer.integers("weight")
         if weight.ndim < 4 or math.prod(weight.shape[4:]) != 1:
             raise malformed(layer.name, f"has a kernel of shape {list(weight.shape)}; [out, in, rows, columns] is needed")
@@ -197,8 +196,7 @@ class _Reader:
                 node=layer.name, hint="Raise the least weight by one.",
             )
         if any((a != b).any() for a, b in zip(found, weights, strict=True)):
-            self.notes.append(("has weights beyond 8 bits, which netx clips or drops; this network has what netx computes with",
-                               layer.name))
+            self.notes.append(("has weights that netx clips or drops; this network has what it computes with", layer.name))
         return found
 
     def _synapses(self, layer: Fields, weight: Array) -> None:
@@ -331,9 +329,10 @@ def _registers(neuron: Fields) -> tuple[int, int, int]:
     return _ONE - syn, _ONE - mem, threshold
 
 
-def _sample_steps(other: Any) -> int | None:
+def _sample_steps(other: Mapping[str, Any]) -> int | None:
     """Steps per sample that the file was trained with (``simulation/tSample``); it only matters for images."""
-    found = other.get("simulation", {})
-    steps = found.get("tSample") if isinstance(found, dict) else None
-    whole = isinstance(steps, np.ndarray) and steps.size == 1 and steps.dtype.kind in "iu"
-    return int(steps.reshape(-1)[0]) if whole and 0 < int(steps.reshape(-1)[0]) < 1 << 20 else None
+    found = other.get("simulation")
+    if not isinstance(found, dict) or "tSample" not in found:
+        return None
+    steps = Fields("simulation", found).integer("tSample")
+    return steps if 0 < steps < 1 << 20 else None

@@ -101,10 +101,9 @@ def read_layers(path: Path) -> tuple[list[Fields], Mapping[str, Any]]:
         with h5py.File(checked, "r") as file:
             tree = _read_group(file, [_MAX_BYTES], 0)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        raise UsageError(
-            "D2E-FILE-003", f"{str(path)!r} is not a whole HDF5 file ({(str(error).splitlines() or ['no reason'])[0][:120]})",
-            hint="Copy or export it again.",
-        ) from None
+        why = (str(error).splitlines() or ["no reason"])[0][:120]
+        raise UsageError("D2E-FILE-003", f"{str(path)!r} is not a whole HDF5 file ({why})",
+                         hint="Copy or export it again.") from None
     layers = tree.pop("layer", None)
     if not isinstance(layers, dict) or not layers:
         raise malformed(None, f"{str(path)!r} has no group 'layer' with layers in it, so it is no netx file")

@@ -24,7 +24,7 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
     """
     stacked = np.hstack(weights)
     low, high = int(stacked.min()), int(stacked.max())
-    if low < 0 < high or (high > LARGEST[1] and low < 0):
+    if low < 0 < high:
         stacked = np.clip(stacked, *LARGEST)
         low, high = int(stacked.min()), int(stacked.max())
     if low == high == 0:
@@ -40,10 +40,8 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
 def _scaled(weights: Array, low: int, high: int) -> tuple[int, int]:
     """netx's shift to the left and number of weight bits."""
     mixed = low < 0 <= high
-    if mixed:
-        scale = min(127 / high if high else np.inf, -128 / low)
-    else:
-        scale = 255 / high if low >= 0 else -256 / low
+    halves = min(127 / high if high else np.inf, 128 / -low if low else np.inf)
+    scale = halves if mixed else 255 / high if low >= 0 else 256 / -low
     shift = int(np.floor(np.log2(scale))) + mixed
     joined = int(np.bitwise_or.reduce(np.abs(weights), axis=None))
     zeros = min(8, (joined & -joined).bit_length() - 1)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from d2e.backends.loihi2.lava.payloads import max_payload
 from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS
 from d2e.backends.loihi2.lava.schedule import Path, Schedule
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.linear import apply
 from d2e.ir.network import Network
-from d2e.ir.nodes import Array, Conv1d, Conv2d, Input, Linear, Scale, Synapse
+from d2e.ir.nodes import Array, Conv1d, Conv2d, Linear, Scale, Synapse
 
 _SUM_MAX = 2**23
 _U_RANGE = 2**24
@@ -29,7 +30,8 @@ def check_bounds(network: Network, plan: Schedule, time_steps: int) -> None:
     for name in network.populations:
         arriving = [_most(network, path) for path in plan.paths if path.target == name]
         most = int(np.sum(arriving, axis=0).max()) if arriving else 0
-        kept = int(network.neuron(name).decays[0] or 0)
+        keep = network.neuron(name).decays[0]
+        kept = 0 if keep is None else int(keep.max())
         memory = min(time_steps, -(-DECAY_ONE // max(1, DECAY_ONE - kept)))
         piled = most * memory << FRACTION_BITS
         if most >= _SUM_MAX or (most << FRACTION_BITS > _U_RANGE and piled >= _U_MAX):
@@ -42,8 +44,7 @@ def check_bounds(network: Network, plan: Schedule, time_steps: int) -> None:
 def _most(network: Network, path: Path) -> Array:
     """The largest absolute sum a path can deliver to each neuron of its target, flat."""
     source = network.nodes[path.source]
-    payload = source.max_payload if isinstance(source, Input) else 1
-    frame = np.full((1, *path.shape), payload, np.int64)
+    frame = np.full((1, *path.shape), max_payload(source) * abs(path.factor), np.int64)
     node = network.nodes[path.synapse] if path.synapse else None
     if isinstance(node, (Linear, Conv1d, Conv2d)):
         node = replace(node, weight=np.abs(node.weight.astype(np.int64)))

@@ -20,6 +20,7 @@ from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 _EXIT_USAGE = 2
+_EXIT_UNSUPPORTED = 3
 _EXIT_MISSING = 5
 _EXIT_TIMEOUT = 124
 _GRACE = 10.0  # seconds a run has for its own ending before its processes are killed
@@ -47,7 +48,7 @@ def run_lava(
     Raises:
         MissingError: D2E-LAVA-001 without a Lava environment, D2E-HW-001 without Intel's lava-loihi in it.
         UsageError: D2E-INPUT-001 for frames that do not fit.
-        UnsupportedError: D2E-LAVA-003 where it takes longer than ``time_out``.
+        UnsupportedError: D2E-LAVA-003 where it takes longer than ``time_out``, D2E-HW-002 for what no chip runs.
         InternalError: where Lava fails, with its traceback.
     """
     jobs = [(target_folder, frames)]
@@ -102,6 +103,9 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
             "D2E-LAVA-003", f"Lava did not finish within {time_out:g} seconds",
             hint="Run fewer samples, or use the engine loihi2-sim.",
         )
+    if code == _EXIT_UNSUPPORTED:
+        raise UnsupportedError("D2E-HW-002", (message.splitlines() or ["no chip runs this network"])[-1].rstrip("."),
+                               hint="Use the engine loihi2-sim here.")
     if code == _EXIT_MISSING:
         raise MissingError("D2E-HW-001", (message.splitlines() or ["lava-loihi is not installed"])[-1].rstrip("."),
                            hint="Use the engine loihi2-sim here, or copy target/ to the host of the board.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from d2e.compiler.paths import paths_into
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
-from d2e.ir.nodes import Delay, Flatten, Neuron, Shape
+from d2e.ir.nodes import Delay, Flatten, Neuron, Node, Scale, Shape
 from d2e.ir.shapes import infer_shapes
 
 
@@ -23,6 +23,7 @@ class Path:
     Attributes:
         source, target: Input or neuron, and neuron.
         synapse: name of the one linear map on the way; None: none, the spikes as they are.
+        factor: what a spike counts on the way to the linear map (the step of a replica's level).
         shape: of the frame that enters the linear map.
         steps: of all Delay nodes on the way.
         recurrent: how many recurrent edges are on the way.
@@ -31,6 +32,7 @@ class Path:
     source: str
     target: str
     synapse: str | None
+    factor: int
     shape: Shape
     steps: int
     recurrent: int
@@ -48,12 +50,21 @@ class Schedule:
     Attributes:
         depth: Input or population -> d: frame t is seen at Lava step t + 1 + d.
         paths: every path into every population, in a fixed order.
-        readout: the population whose spikes (or v) are the output.
+        readouts: population -> factor: the sum of what they send (or of v) is the output.
     """
 
     depth: Mapping[str, int]
     paths: tuple[Path, ...]
-    readout: str
+    readouts: Mapping[str, int]
+
+    @property
+    def latency(self) -> int:
+        """Steps from a frame to the output it causes."""
+        return max(self.depth[name] for name in self.readouts)
+
+    def slack(self, name: str) -> int:
+        """How many steps longer than the pipeline the longest path out of a population takes."""
+        return max((p.slack for p in self.paths if p.source == name), default=0)
 
     def delay(self, path: Path) -> int:
         """Steps between a spike of the source and its arrival, at least 1."""
@@ -67,7 +78,7 @@ def schedule(network: Network) -> Schedule:
 
     Raises:
         UnsupportedError: D2E-TIME-001 where a feedback loop has fewer delays than synapses;
-            D2E-LAVA-012 where a path holds two linear maps or the output is not one population.
+            D2E-LAVA-012 where a path holds two linear maps or the output is no sum of populations.
     """
     shapes = infer_shapes(network)
     paths = tuple(p for name in network.populations for p in _paths_into(network, shapes, name))
@@ -77,13 +88,16 @@ def schedule(network: Network) -> Schedule:
         leaving = [depth[p.target] + p.slack - 1 for p in paths if p.source == name and p.target != name]
         if name not in fed and leaving:
             depth[name] = max(0, min(leaving))
-    return Schedule(depth, paths, _readout(network))
+    return Schedule(depth, paths, _readouts(network))
 
 
 def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> Iterator[Path]:
     """Every path into a neuron, with its one linear map."""
     for path in paths_into(network, target):
         maps = [s for s in path.synapses if not isinstance(network.nodes[s], (Delay, Flatten))]
+        factor = 1
+        while len(maps) > 1 and (step := _number(network.nodes[maps[0]])) is not None:
+            factor, maps = factor * step, maps[1:]
         if len(maps) > 1:
             raise UnsupportedError(
                 "D2E-LAVA-012", f"two linear maps ({maps[0]!r}, {maps[1]!r}) follow without neurons between",
@@ -91,7 +105,12 @@ def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> I
             )
         steps = sum(node.steps for s in path.synapses if isinstance(node := network.nodes[s], Delay))
         enters = shapes[network.incoming[maps[0]][0].source if maps else path.source]
-        yield Path(path.source, target, maps[0] if maps else None, enters, steps, int(path.recurrent))
+        yield Path(path.source, target, maps[0] if maps else None, factor, enters, steps, int(path.recurrent))
+
+
+def _number(node: Node) -> int | None:
+    """The factor of a `Scale` by one integer."""
+    return int(node.scale) if isinstance(node, Scale) and node.scale.ndim == 0 else None
 
 
 def _depths(network: Network, paths: tuple[Path, ...]) -> dict[str, int]:
@@ -113,17 +132,19 @@ def _depths(network: Network, paths: tuple[Path, ...]) -> dict[str, int]:
     )
 
 
-def _readout(network: Network) -> str:
-    """The population behind the Output."""
-    name = network.outputs[0]
-    while not isinstance(network.nodes[name], Neuron):
-        edges = network.incoming[name]
-        source = edges[0].source
-        plain = isinstance(network.nodes[source], (Flatten, Neuron))
-        if len(edges) != 1 or edges[0].recurrent or not plain:
+def _readouts(network: Network) -> dict[str, int]:
+    """The populations behind the Output, and what a spike of each counts there."""
+    readouts: dict[str, int] = {}
+    for path in paths_into(network, network.outputs[0]):
+        factor, between = 1, [network.nodes[s] for s in path.synapses]
+        for node in between:
+            factor *= 1 if isinstance(node, Flatten) else _number(node) or 0
+        plain = isinstance(network.nodes[path.source], Neuron) and not path.recurrent
+        if not plain or factor == 0 or path.source in readouts:
             raise UnsupportedError(
-                "D2E-LAVA-012", "the output must be the spikes (or the readout) of exactly one population",
-                node=source, hint="End the network with one population of neurons.",
+                "D2E-LAVA-012", "the output must be the spikes (or the readout) of one population, or of its replicas",
+                node=path.synapses[-1] if path.synapses else path.source,
+                hint="End the network with one population of neurons.",
             )
-        name = source
-    return name
+        readouts[path.source] = factor
+    return readouts

@@ -16,6 +16,8 @@ from d2e.ir.nodes import Array, Conv1d, Conv2d, Shape, SumPool2d
 from d2e.ir.shapes import padding_pairs
 
 _EXPONENT_MAX = 7
+_KERNEL_MAX = 255  # of Lava's Conv, which has no exponent
+_KERNELS_MAX = 8  # convolutions that may stand for one
 _SMALL_MAX = 127  # Lava's Conv keeps kernel, stride, padding, dilation and groups in 8 bits
 
 
@@ -134,43 +136,57 @@ class Kernel:
     groups: int
 
 
-def kernel(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int) -> Kernel:
-    """A torch cross-correlation [out, in, (ky,) kx] as Lava's convolution [out, kx, ky, in], kernel flipped.
+def kernels(name: str, node: Conv1d | Conv2d | SumPool2d, channels: int, factor: int = 1) -> list[Kernel]:
+    """A torch cross-correlation [out, in, (ky,) kx] times ``factor`` as Lava's convolutions [out, kx, ky, in].
+
+    Kernels are flipped; weights beyond 8 bits take several convolutions that add up to them.
 
     Raises:
-        UnsupportedError: D2E-LAVA-013 for weights beyond 8 bits, D2E-LAVA-012 for sizes Lava cannot hold.
+        UnsupportedError: D2E-LAVA-013 for weights that need too many, D2E-LAVA-012 for sizes Lava cannot hold.
     """
     if isinstance(node, SumPool2d):
-        weight = np.ones((channels, 1, *node.kernel_size), np.int64)
+        weight = np.full((channels, 1, *node.kernel_size), factor, np.int64)
         pads: list[tuple[int, int]] = [(int(p), int(p)) for p in node.padding]
         stride, dilation, groups = [int(s) for s in node.stride], [1, 1], channels
     else:
-        weight, groups = node.weight.astype(np.int64), int(node.groups)
+        weight, groups = node.weight.astype(np.int64) * factor, int(node.groups)
         pads = list(padding_pairs(node))
         stride, dilation = [int(s) for s in node.stride], [int(d) for d in node.dilation]
     if weight.ndim == 3:
         weight, pads, stride, dilation = weight[:, :, None], [(0, 0), *pads], [1, *stride], [1, *dilation]
-    if weight.min() < -256 or weight.max() > 255:
-        raise UnsupportedError(
-            "D2E-LAVA-013", f"convolution weights {weight.min()}..{weight.max()} need more than 8 bits",
-            node=name, hint="Lower --weight-bits.",
-        )
+    parts = _parts(name, weight)
     for axis, (before, after) in enumerate(pads):
         if before != after:
-            weight, dilation[axis] = _lead(weight, axis + 2, dilation[axis], after - before), 1
+            parts = [_lead(part, axis + 2, dilation[axis], after - before) for part in parts]
+            dilation[axis] = 1
     if groups > _SMALL_MAX:
-        weight, groups = _ungrouped(weight, groups), 1
-    padding = [max(pair) for pair in pads]
-    if max(*weight.shape[2:], *padding, *stride, *dilation) > _SMALL_MAX:
+        parts, groups = [_ungrouped(part, groups) for part in parts], 1
+    py, px = padding = tuple(max(pair) for pair in pads)
+    if max(*parts[0].shape[2:], *padding, *stride, *dilation) > _SMALL_MAX:
         raise UnsupportedError(
             "D2E-LAVA-012", f"kernel size, padding, stride and dilation must not exceed {_SMALL_MAX} in Lava",
             node=name,
         )
-    flipped = weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
-    py, px = padding
-    sy, sx = stride
-    dy, dx = dilation
-    return Kernel(np.ascontiguousarray(flipped), (px, py), (sx, sy), (dx, dy), groups)
+    flipped = [np.ascontiguousarray(part[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)) for part in parts]
+    (sy, sx), (dy, dx) = stride, dilation
+    return [Kernel(part, (px, py), (sx, sy), (dx, dy), groups) for part in flipped]
+
+
+def _parts(name: str, weight: Array) -> list[Array]:
+    """Kernels of -256..255 whose sum is ``weight``."""
+    if weight.min() >= -_KERNEL_MAX - 1 and weight.max() <= _KERNEL_MAX:
+        return [weight]
+    needed = -(-int(np.abs(weight).max()) // _KERNEL_MAX)
+    if needed > _KERNELS_MAX:
+        raise UnsupportedError(
+            "D2E-LAVA-013", f"convolution weights {weight.min()}..{weight.max()} need {needed} convolutions of 8 bits, "
+            f"{_KERNELS_MAX} are allowed", node=name, hint="Lower --weight-bits, or the payloads of what feeds it.",
+        )
+    parts: list[Array] = []
+    for _ in range(needed):
+        parts.append(np.clip(weight, -_KERNEL_MAX, _KERNEL_MAX))
+        weight = weight - parts[-1]
+    return parts
 
 
 def _lead(weight: Array, axis: int, dilation: int, zeros: int) -> Array:

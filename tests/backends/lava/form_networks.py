@@ -252,10 +252,13 @@ class FormBuilder(Builder):
     def _multi_threshold(self, theta: int) -> dict[str, Any]:
         """Small levels times a threshold, or levels in weight units with small payloads."""
         multiples, payloads = self._levels()
-        options: dict[str, Any] = {"signed": self.chance(0.5), "reset_by": None}
-        if self.chance(0.5):
-            return {**options, "levels": multiples, "threshold": whole(theta)}
-        return {**options, "levels": multiples * theta, "threshold": whole(1), "payloads": payloads}
+        signed = self.chance(0.5)
+        levels, threshold = (multiples, theta) if self.chance(0.5) else (multiples * theta, 1)
+        amounts = np.maximum(1, levels * int(self.rng.integers(1, 5)) // 3) if self.chance(0.3) else None
+        return {
+            "signed": signed, "levels": levels, "threshold": whole(threshold), "reset_by": amounts,
+            "payloads": None if threshold > 1 else payloads,
+        }
 
 
 def _replica(member: Replica) -> str:

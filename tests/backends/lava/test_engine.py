@@ -11,7 +11,20 @@ from tests.backends.lava.lowered_networks import Builder, lif, random_lowered, w
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.backends.loihi2.lava.engine import run_lava, run_many
-from d2e.ir import InternalError, Linear, Network, UnsupportedError, UsageError
+from d2e.ir import (
+    IF,
+    LI,
+    FixedPoint,
+    Input,
+    InternalError,
+    Linear,
+    Network,
+    Neuron,
+    Output,
+    UnsupportedError,
+    UsageError,
+    chain,
+)
 from d2e.ir.reference import run
 
 pytestmark = pytest.mark.lava
@@ -105,3 +118,21 @@ def test_hardware_without_intels_software(
     assert done.returncode == 5
     assert len(done.stderr.strip().splitlines()) == 1
     assert "lava-loihi" in done.stderr
+
+
+@pytest.mark.parametrize(("node", "words"), [
+    (IF(shape=(2,), arithmetic=FixedPoint(), threshold=whole(9), max_spikes=4), ("'p'", "microcode")),
+    (LI(shape=(2,), arithmetic=FixedPoint(), reset="zero", fire="gt", threshold=whole(1), decay_syn=whole(0),
+        decay_mem=whole(4096)), ("'p'", "reads out v")),
+])  # fmt: skip
+def test_what_no_chip_runs_is_told_before_anything_else(
+    node: Neuron, words: tuple[str, ...], lava_python: Path, tmp_path: Path
+) -> None:
+    network = chain([
+        ("in", Input(shape=(3,))), ("a", Linear(weight=whole(np.ones((2, 3))))), ("p", node),
+        ("out", Output(shape=(2,))),
+    ])  # fmt: skip
+    emit(network, tmp_path, time_steps=3)
+    with pytest.raises(UnsupportedError, match="D2E-HW-002") as caught:
+        run_lava(tmp_path, np.ones((1, 3, 3), int), python=lava_python, hardware=True)
+    assert all(word in str(caught.value) for word in words)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.backends.lava import form_networks
+from tests.backends.lava.form_networks import random_forms
 from tests.backends.lava.lowered_networks import KINDS, Builder, random_lowered, whole
 
 from d2e.backends.loihi2.lava.emit import emit
@@ -16,7 +19,10 @@ from d2e.ir.reference import Trace, run
 
 QUICK = 40
 WHOLE = int(os.environ.get("D2E_LAVA_NETWORKS", "360"))
+QUICK_FORMS = 48
+WHOLE_FORMS = int(os.environ.get("D2E_LAVA_FORMS", "416"))
 CHUNK = 20
+Draw = Callable[[int], tuple[Network, np.ndarray]]
 
 
 def differences(network: Network, expected: Trace, found: Trace) -> list[str]:
@@ -29,8 +35,9 @@ def differences(network: Network, expected: Trace, found: Trace) -> list[str]:
     return [name for name, a, b in pairs if a.shape != b.shape or not np.array_equal(a, b)]
 
 
-def compare(seeds: range, folder: Path, python: Path) -> None:
-    networks = {seed: random_lowered(seed) for seed in seeds}
+def compare(seeds: range, folder: Path, python: Path, draw: Draw = random_lowered) -> None:
+    names = form_networks.kind if draw is random_forms else lambda seed: KINDS[seed % len(KINDS)].__name__
+    networks = {seed: draw(seed) for seed in seeds}
     for seed, (network, frames) in networks.items():
         emit(verified(network), folder / str(seed), time_steps=frames.shape[1])
     jobs = [(folder / str(seed), frames) for seed, (_, frames) in networks.items()]
@@ -39,7 +46,7 @@ def compare(seeds: range, folder: Path, python: Path) -> None:
     for (seed, (network, frames)), trace in zip(networks.items(), found, strict=True):
         differing = differences(network, run(network, frames, "state"), trace)
         if differing:
-            wrong[f"{seed} ({KINDS[seed % len(KINDS)].__name__})"] = differing
+            wrong[f"{seed} ({names(seed)})"] = differing
     assert not wrong
 
 
@@ -54,6 +61,20 @@ def test_quick_subset_is_identical(first: int, tmp_path: Path, lava_python: Path
 @pytest.mark.parametrize("first", range(QUICK, WHOLE, CHUNK))
 def test_whole_study_is_identical(first: int, tmp_path: Path, lava_python: Path) -> None:
     compare(range(first, min(first + CHUNK, WHOLE)), tmp_path, lava_python)
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("first", range(0, QUICK_FORMS, CHUNK))
+def test_bursts_and_multi_threshold_neurons_are_identical(first: int, tmp_path: Path, lava_python: Path) -> None:
+    """As replicas on stock neurons and as graded neurons."""
+    compare(range(first, min(first + CHUNK, QUICK_FORMS)), tmp_path, lava_python, random_forms)
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(QUICK_FORMS, WHOLE_FORMS, CHUNK))
+def test_whole_study_of_forms_is_identical(first: int, tmp_path: Path, lava_python: Path) -> None:
+    compare(range(first, min(first + CHUNK, WHOLE_FORMS)), tmp_path, lava_python, random_forms)
 
 
 class Lively(Builder):

@@ -56,7 +56,7 @@ def test_too_wide_weights_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="D2E-LAVA-013"):
         w.digits("n", np.array([40001, -1]))
     with pytest.raises(UnsupportedError, match="D2E-LAVA-013"):
-        w.kernel("n", Conv2d(weight=np.full((1, 1, 2, 2), 300)), 1)
+        w.kernels("n", Conv2d(weight=np.full((1, 1, 2, 2), 300)), 1, 8)
 
 
 def lava_conv(frame: np.ndarray, k: w.Kernel) -> np.ndarray:
@@ -89,14 +89,28 @@ def test_kernels_mean_the_same_in_lava(node: Conv1d | Conv2d | SumPool2d) -> Non
     shape = (2, 7) if isinstance(node, Conv1d) else (2, 6, 7)
     frame = np.random.default_rng(1).integers(0, 4, shape)
     expected = apply(node, frame[None], shape)[0]
-    found = lava_conv(w.to_lava(frame, shape), w.kernel("n", node, 2))
+    (k,) = w.kernels("n", node, 2)
+    found = lava_conv(w.to_lava(frame, shape), k)
     assert (found == w.to_lava(expected, output_shape("n", node, shape))).all()
+
+
+@pytest.mark.parametrize("factor", [2, -3, 40])
+def test_kernels_beyond_eight_bits_add_up(factor: int) -> None:
+    """Lava's Conv has no exponent: several of them stand for one."""
+    node = Conv2d(weight=np.arange(-12, 12).reshape(4, 1, 2, 3) * 2, padding=(1, 0), groups=2)
+    frame = np.random.default_rng(3).integers(0, 4, (2, 4, 5))
+    kernels = w.kernels("n", node, 2, factor)
+    assert len(kernels) == (4 if factor == 40 else 1)
+    assert all(k.weight.min() >= -256 and k.weight.max() <= 255 for k in kernels)
+    found = sum(lava_conv(w.to_lava(frame, frame.shape), k) for k in kernels)
+    expected = factor * apply(node, frame[None], frame.shape)[0]
+    assert (found == w.to_lava(expected, output_shape("n", node, frame.shape))).all()
 
 
 def test_more_groups_than_lava_holds() -> None:
     node = SumPool2d(kernel_size=(2, 2), stride=(2, 2))
     frame = np.random.default_rng(2).integers(0, 2, (200, 2, 4))
-    k = w.kernel("n", node, 200)
+    (k,) = w.kernels("n", node, 200)
     assert k.groups == 1
     expected = apply(node, frame[None], frame.shape)[0]
     assert (lava_conv(w.to_lava(frame, frame.shape), k) == w.to_lava(expected, (200, 1, 2))).all()

@@ -15,13 +15,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import _shim
 import numpy as np
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
-from lava.proc.lif.process import LIF
 from processes import recorder
 
 EXIT_USAGE = 2
@@ -59,7 +58,7 @@ def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
 def run_sample(network: Any, frames: np.ndarray, record: str) -> dict[str, np.ndarray]:
     """One sample [time, *shape] in a fresh Lava run; every array in the order of the source network."""
     steps = len(frames) + network.EXTRA_STEPS
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map={LIF: recorder.RecordingLif})
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=recorder.MODELS)
     with tempfile.TemporaryDirectory() as folder:
         recorder.watch(Path(folder), network.POPULATIONS, len(frames), steps, record)
         populations = network.build(frames, steps)
@@ -86,14 +85,14 @@ def _run(network: Any, populations: dict[str, Any], first: Any, steps: int, conf
 
 
 def _collect(network: Any, folder: Path, frames: int) -> dict[str, np.ndarray]:
-    result: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {"output": np.zeros((frames, *network.OUTPUT_SHAPE), np.int64)}
     for name, facts in network.POPULATIONS.items():
         with np.load(folder / f"{facts['index']}.npz") as kept:
             ordered = {what: _from_lava(kept[what], facts["shape"]) for what in kept.files}
         result[f"counts/{name}"] = ordered.pop("count")
         if facts["readout"]:
-            sent = ordered["v"] if facts["silent"] else ordered["spikes"].astype(np.int64)
-            result["output"] = sent.reshape(frames, *network.OUTPUT_SHAPE)
+            sent = ordered.pop("sent").astype(np.int64)
+            result["output"] += facts["readout"] * sent.reshape(frames, *network.OUTPUT_SHAPE)
         result.update({f"{what}/{name}": values for what, values in ordered.items()})
     return result
 
@@ -116,8 +115,27 @@ def run_package(folder: Path, frames: np.ndarray, record: str, chip: bool) -> di
     return {key: np.stack([s[key] for s in samples]) for key in samples[0] if key.startswith(kept)}
 
 
+def check_chip(network: Any) -> None:
+    """Leave with exit code 3 where a chip cannot run the network."""
+    silent = [name for name, facts in network.POPULATIONS.items() if facts["readout"] and facts["silent"]]
+    if network.GRADED:
+        _refuse(f"{_named(network.GRADED, 'sends', 'send')} graded spikes, which need microcode that is not part of Lava")
+    if silent:
+        _refuse(f"{_named(silent, 'reads', 'read')} out v, which no chip sends; end the network with spikes")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(EXIT_UNSUPPORTED)
+
+
+def _named(names: Any, one: str, many: str) -> str:
+    listed = ", ".join(map(repr, names))
+    return f"population {listed} {one}" if len(names) == 1 else f"populations {listed} {many}"
+
+
 def run_on_chip(network: Any, frames: np.ndarray) -> dict[str, np.ndarray]:
-    """One sample on Loihi 2, through Intel's adapters: the readout's spikes alone come back.
+    """One sample on Loihi 2, through Intel's adapters: the spikes of the readout alone come back.
 
     Written after lava-nc's ``networks/gradedvecnetwork.py``; d2e's authors have no chip to run it on.
     """
@@ -131,26 +149,30 @@ def run_on_chip(network: Any, frames: np.ndarray) -> dict[str, np.ndarray]:
         heard.connect(adapter.inp)
         return adapter.out
 
-    network.entry = entry
+    network.entry, network.APART = entry, True
     steps = len(frames) + network.EXTRA_STEPS
     populations = network.build(frames, steps)
-    name, facts = next((n, f) for n, f in network.POPULATIONS.items() if f["readout"])
-    if facts["silent"]:
-        print(f"{name!r} reads out v, which no chip sends; end the network with spikes", file=sys.stderr)
-        raise SystemExit(EXIT_UNSUPPORTED)
-    lif = populations[name]
-    adapter = eio.spike.NxToPyAdapter(shape=lif.s_out.shape, num_message_bits=0)
-    heard = RingBuffer(shape=lif.s_out.shape, buffer=steps)
-    lif.s_out.connect(adapter.inp)
-    adapter.out.connect(heard.a_in)
+    sinks = {}
+    for name, facts in network.POPULATIONS.items():
+        if facts["readout"]:
+            spikes = populations[name].s_out
+            adapter = eio.spike.NxToPyAdapter(shape=spikes.shape, num_message_bits=0)
+            sinks[name] = RingBuffer(shape=spikes.shape, buffer=steps)
+            spikes.connect(adapter.inp)
+            adapter.out.connect(sinks[name].a_in)
+    first = populations[next(iter(sinks))]
     try:
-        _run(network, populations, lif, steps, Loihi2HwCfg())
-        data = heard.data.get().astype(np.int64)
+        _run(network, populations, first, steps, Loihi2HwCfg())
+        heard = {name: sink.data.get().astype(np.int64) for name, sink in sinks.items()}
     finally:
-        lif.stop()
-    spikes = _from_lava(np.moveaxis(data, -1, 0)[facts["depth"] :][: len(frames)], facts["shape"])
-    output = spikes.reshape(len(frames), *network.OUTPUT_SHAPE)
-    return {"output": output, f"counts/{name}": spikes.sum(axis=0)}
+        first.stop()
+    result: dict[str, np.ndarray] = {"output": np.zeros((len(frames), *network.OUTPUT_SHAPE), np.int64)}
+    for name, data in heard.items():
+        facts = network.POPULATIONS[name]
+        fired = _from_lava(np.moveaxis(data, -1, 0)[facts["depth"] :][: len(frames)], facts["shape"])
+        result["output"] += facts["readout"] * fired.reshape(result["output"].shape)
+        result[f"counts/{name}"] = fired.sum(axis=0)
+    return result
 
 
 def check_hardware() -> None:
@@ -173,14 +195,16 @@ def main() -> None:
     parser.add_argument("--hardware", action="store_true", help="run on Loihi 2 (needs lava-loihi)")
     parser.add_argument("--jobs", type=Path, help="instead: a .json list of {folder, input, output}")
     options = parser.parse_args()
-    if options.hardware:
-        check_hardware()
-    if options.jobs is None and (options.input is None or options.output is None):
-        parser.error("--input and --output are needed")
     here = Path(__file__).resolve().parent
     jobs = [{"folder": here, "input": options.input, "output": options.output}]
     if options.jobs is not None:
         jobs = json.loads(options.jobs.read_text())
+    if options.hardware:
+        for job in jobs:
+            check_chip(load_network(Path(job["folder"])))
+        check_hardware()
+    if options.jobs is None and (options.input is None or options.output is None):
+        parser.error("--input and --output are needed")
     _shim.watchdog(options.time_out)
     for job in jobs:
         frames = np.load(job["input"], allow_pickle=False)

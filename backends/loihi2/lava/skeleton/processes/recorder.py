@@ -1,4 +1,4 @@
-"""Lava's own LIF, watched: the arithmetic is `PyLifModelBitAcc`'s, unchanged; every step is kept in memory.
+"""Lava's own LIF and this package's Graded, watched: their arithmetic is unchanged, every step is kept in memory.
 
 Lava's own probes move one element per message, which takes longer than the network. The models run in forked
 processes, so what `watch` sets before a run is what they see.
@@ -17,6 +17,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.lif.models import PyLifModelBitAcc
 from lava.proc.lif.process import LIF
+from processes.graded import Graded, PyGraded
 
 _JOB: dict[str, Any] = {"folder": Path("."), "populations": {}, "frames": 0, "steps": 0, "record": "counts"}
 
@@ -34,37 +35,63 @@ def watch(folder: Path, populations: dict[str, dict[str, Any]], frames: int, ste
     _JOB.update(folder=folder, populations=populations, frames=frames, steps=steps, record=record)
 
 
-@implements(proc=LIF, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class RecordingLif(PyLifModelBitAcc):
-    """`PyLifModelBitAcc` that keeps its spikes, u and v."""
+class _Recording:
+    """Keeps a population's spikes, what it sends to the output, u and v."""
 
-    def __init__(self, proc_params: Any) -> None:
-        super().__init__(proc_params)
-        self.facts = _JOB["populations"].get(proc_params["name"])
-        self.kept: dict[str, Any] = {"spikes": [], "u": [], "v": []}
-        self.count: Any = 0
+    facts: Any = None
+    kept: dict[str, Any]
+    count: Any = 0
 
     def run_spk(self) -> None:
         """Lava's step, then the record of it."""
+        model: Any = self
+        if model.time_step <= 1:
+            self.facts = _JOB["populations"].get(model.proc_params["name"])
+            self.kept = {"spikes": [], "sent": [], "u": [], "v": []}
         super().run_spk()
         if self.facts is None:
             return
-        if 0 < self.time_step - self.facts["depth"] <= _JOB["frames"]:
-            self._keep()
-        if self.time_step == _JOB["steps"]:
+        if 0 < model.time_step - self.facts["depth"] <= _JOB["frames"]:
+            self._keep(model)
+        if model.time_step == _JOB["steps"]:
             kept: dict[str, Any] = {what: np.stack(steps) for what, steps in self.kept.items() if steps}
             np.savez(_JOB["folder"] / f"{self.facts['index']}.npz", count=self.count, **kept)
 
-    def _keep(self) -> None:
-        fired, record = np.asarray(self.s_out_buff, dtype=bool), _JOB["record"]
-        if self.facts["silent"] and fired.any():
-            raise OverflowError(f"readout {self.proc_params['name']!r} reached Loihi's largest threshold")
-        self.count = self.count + fired.astype(np.int64)
-        if record != "counts" or self.facts["readout"]:
-            self.kept["spikes"].append(fired)
+    def _keep(self, model: Any) -> None:
+        (n, sent), record = model.fired(), _JOB["record"]
+        if self.facts["silent"] and n.any():
+            raise OverflowError(f"readout {model.proc_params['name']!r} reached Loihi's largest threshold")
+        self.count = self.count + np.abs(n.astype(np.int64))
+        if self.facts["readout"]:
+            self.kept["sent"].append(model.v.copy() if self.facts["silent"] else sent)
+        if record != "counts":
+            self.kept["spikes"].append(n)
         if record == "state":
-            self.kept["u"].append(self.u.copy())
-        if record == "state" or (self.facts["readout"] and self.facts["silent"]):
-            self.kept["v"].append(self.v.copy())
+            self.kept["u"].append(model.u.copy())
+            self.kept["v"].append(model.v.copy())
+
+
+@implements(proc=LIF, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class RecordingLif(_Recording, PyLifModelBitAcc):
+    """`PyLifModelBitAcc`, watched."""
+
+    def fired(self) -> tuple[Any, Any]:
+        """Its spikes, twice."""
+        n = np.asarray(self.s_out_buff, dtype=bool)
+        return n, n
+
+
+@implements(proc=Graded, protocol=LoihiProtocol)
+@requires(CPU)
+@tag("fixed_pt")
+class RecordingGraded(_Recording, PyGraded):
+    """`PyGraded`, watched."""
+
+    def fired(self) -> tuple[Any, Any]:
+        """n, and the payloads."""
+        return self.n.astype(np.int32), self.sent
+
+
+MODELS = {LIF: RecordingLif, Graded: RecordingGraded}

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from d2e.compiler.frontends.netx_arithmetic import delivered, fires_early
 from d2e.compiler.frontends.netx_file import Fields, malformed, read_layers
-from d2e.compiler.frontends.netx_weights import delivered
 from d2e.compiler.notes import warn
 from d2e.ir.encoding import Encoder
 from d2e.ir.errors import UnsupportedError, UsageError
@@ -84,6 +84,8 @@ class _Reader:
     end: str = "input"
     flat: bool = False
     lead: bool = False
+    depth: int = 0
+    early: bool = False
 
     def add(self, layer: Fields, last: bool) -> None:
         """The next layer."""
@@ -181,7 +183,10 @@ class _Reader:
         self._flatten(layer, shape, weights[0].shape[1])
         weights = self._delivered(layer, weights)
         self._synapses(layer, weights[0])
+        delayed = any(isinstance(n, Delay) for n in self.nodes.values())
         name = self._neuron(layer, (count,), self._bias(layer, (count,)), last)
+        if self.early and (recurrent or delayed):
+            self.notes.append(("receives spikes that biases cause in netx before the first frame; here there are none", name))
         if recurrent:
             self.nodes[f"{name}.recurrent"] = Linear(weight=weights[1])
             self.edges += [Edge(name, f"{name}.recurrent", True), Edge(f"{name}.recurrent", name)]
@@ -243,6 +248,8 @@ class _Reader:
         silent = last and threshold >= _SILENT
         node = LI(**common, threshold=integral(_SILENT)) if silent else CubaLIF(
             **common, threshold=integral(threshold), u_init=integral(0))
+        self.depth += not driven
+        self.early = self.early or (not silent and fires_early(node, integral(0), self.depth))
         self._join(self.end, layer.name, node)
         self.shape = shape
         return layer.name

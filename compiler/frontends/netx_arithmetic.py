@@ -1,4 +1,4 @@
-"""What lava-dl 0.6.0's netx makes of a matrix of weights: the integers its Dense synapse really computes with.
+"""What lava-dl 0.6.0's netx computes: the integers its Dense synapse really holds, and which neurons fire too early.
 
 netx scales a matrix to 8 bits and an exponent (``netx/utils.py optimize_weight_bits``), Lava's Dense clips, drops low bits
 and shifts the sum back (lava-nc 0.10.0 ``utils/weightutils.py``, ``proc/dense/models.py``). Nearly always that is the matrix
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from d2e.ir.nodes import Array
+from d2e.ir.nodes import Array, FixedPoint, Neuron, integral
 
 LARGEST = (-256, 254)
 """What netx clips weights of both signs to."""
@@ -35,6 +35,34 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
     parts = np.split(stacked, np.cumsum([w.shape[1] for w in weights])[:-1], axis=1)
     results = [_dense(part << shift, shift, bits, part, max_payload) for part in parts]
     return None if any(r is None for r in results) else [r for r in results if r is not None]
+
+
+def weight_bits(weights: list[Array]) -> int:
+    """Bits netx gives the weights of a layer; its models on the CPU take 9, a chip's synapse has 8."""
+    stacked = np.hstack(weights)
+    return _scaled(stacked, int(stacked.min()), int(stacked.max()))[1] if stacked.any() else 1
+
+
+def fires_early(node: Neuron, current: Array, steps: int) -> bool:
+    """Whether a population from rest fires in ``steps`` steps on its bias alone, and ``current`` from the second on.
+
+    netx starts all layers at once, so a layer's bias runs before frame 0 has reached it. The reset that comes with frame 0
+    clears the charge (netx ``reset_interval``), not the spikes on their way.
+    """
+    fixed = node.arithmetic or FixedPoint()
+    keep_syn, keep_mem = (integral(0) if d is None else d.astype(np.int64) for d in node.decays)
+    u = v = np.zeros(np.broadcast_shapes(node.shape, current.shape), np.int64)
+    arriving = current << fixed.fraction_bits
+    for step in range(steps):
+        u = _kept(u, keep_syn, fixed.decay_bits) + (arriving if step else 0)
+        v = _kept(v, keep_mem, fixed.decay_bits) + u + node.bias.astype(np.int64)
+        if (v > node.threshold.astype(np.int64) << fixed.fraction_bits).any():
+            return True
+    return False
+
+
+def _kept(state: Array, keep: Array, bits: int) -> Array:
+    return np.asarray(np.sign(state) * (np.abs(state) * keep >> bits))
 
 
 def _scaled(weights: Array, low: int, high: int) -> tuple[int, int]:

@@ -241,7 +241,7 @@ def test_maps_one_column_wide_have_no_int8_form(
     kernel = (2, 3) if space == (4, 5) else (1, 1) if space[1] == 1 else (3, 4)
     node = Conv2d(weight=whole(np.ones((4, 1, *kernel))), groups=2, stride=stride, padding=padding)
     out = output_shape("conv", node, (2, *space))
-    assert prepare(node, None, (2, *space), out, 1.0, 127) is None
+    assert prepare(node, None, (2, *space), out, 1.0, (0, 127)) is None
 
 
 @pytest.mark.skipif(not works(), reason="this torch has no int8 kernels")
@@ -260,7 +260,7 @@ def test_convolutions_of_every_geometry_in_int8() -> None:
             out = output_shape("conv", node, shape)
         except UnsupportedError:
             continue
-        form = prepare(node, None, shape, out, 1.0, 127)
+        form = prepare(node, None, shape, out, 1.0, (0, 127))
         if form is None:
             continue
         prepared += 1

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from d2e.backends.loihi2.simulator.plan import DensePath, last
+from d2e.backends.loihi2.simulator.layout import last
+from d2e.backends.loihi2.simulator.plan import DensePath
 from d2e.ir import Conv1d, Conv2d, Flatten, Linear, Scale, SumPool2d, Synapse, linear
 from d2e.ir.nodes import Array, Shape
 from d2e.ir.shapes import output_shape, padding_pairs

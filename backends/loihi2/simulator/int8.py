@@ -1,7 +1,8 @@
 """The int8 form: (batch, time) folded into one oneDNN matmul or convolution of bytes, exact.
 
-Used for payloads up to 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is exact on
-CPUs without VNNI too. A sum below 2**24 is exact in the float32 that the convolution returns. `works` tries both once.
+Used for payloads that span at most 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is
+exact on CPUs without VNNI too. The convolution takes unsigned bytes: negative payloads are moved up by a zero point. A
+sum below 2**24 is exact in the float32 that it returns. `works` tries both once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from d2e.ir import Conv2d, Linear, Synapse, linear
 from d2e.ir.nodes import Array, Shape
 from d2e.ir.shapes import padding_pairs
 
-LARGEST_PAYLOAD = 127
+LARGEST = 127
 _LARGEST_SUM = 1 << 24
 
 
@@ -30,6 +31,7 @@ class Int8:
         weight: int8 [in, out] of a matmul, or the packed weights of a convolution.
         space: (height, width, channels) of the input of a convolution; None for a matmul.
         stride, padding, dilation, groups: of a convolution.
+        zero: the byte that stands for payload 0 in a convolution.
         out: elements of a result.
     """
 
@@ -41,22 +43,26 @@ class Int8:
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
+    zero: int = 0
     scale: torch.Tensor | None = None
 
     def __call__(self, rows: Array) -> Array:
-        """``rows`` [frames, in] uint8 -> [frames, out], int32 or whole float32."""
+        """``rows`` [frames, in] of payloads as bytes (int8 where negative) -> [frames, out], int32 or whole float32."""
         with torch.inference_mode():
             if self.space is None:
                 return np.asarray(torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight))
-            frames = torch.from_numpy(rows).view(-1, *self.space).permute(0, 3, 1, 2)
+            moved = rows + np.uint8(self.zero) if self.zero else rows
+            frames = torch.from_numpy(moved).view(-1, *self.space).permute(0, 3, 1, 2)
             result = torch.ops.onednn.qconv2d_pointwise(
-                frames, 1.0, 0, self.weight, self.scale, torch.zeros(self.groups, dtype=torch.int64), None,
+                frames, 1.0, self.zero, self.weight, self.scale, torch.zeros(self.groups, dtype=torch.int64), None,
                 self.stride, self.padding, self.dilation, self.groups, 1.0, 0, torch.float32, "none", [], "",
             )
             return np.asarray(result.permute(0, 2, 3, 1).reshape(rows.shape[0], self.out))
 
 
-def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float, payload: int) -> Int8 | None:
+def prepare(
+    node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound: float, payload: tuple[int, int]
+) -> Int8 | None:
     """The int8 form of a map of frames of ``shape``, if it has one.
 
     Args:
@@ -64,33 +70,34 @@ def prepare(node: Synapse, matrix: Array | None, shape: Shape, out: Shape, bound
         matrix: [in, out] of a Linear, inputs channels last.
         shape, out: of the frames before and after.
         bound: on the absolute sums.
-        payload: largest the source sends.
+        payload: least and largest the source sends.
     """
-    if bound >= _LARGEST_SUM or not works():
+    low, high = payload
+    if bound >= _LARGEST_SUM or max(-low, high) > LARGEST or not works():
         return None
     if isinstance(node, Linear) and matrix is not None and np.abs(matrix).max(initial=0) <= 127:
         return Int8(matrix.size, torch.from_numpy(matrix.astype(np.int8)), matrix.shape[1])
-    if not isinstance(node, Conv2d) or node.weight.min() < -128 or node.weight.max() > 127:
+    if not isinstance(node, Conv2d) or high - low > LARGEST or node.weight.min() < -128 or node.weight.max() > 127:
         return None
     pads = padding_pairs(node)
     if any(before != after for before, after in pads):
         return None
     if node.stride[1] > 1 and min(shape[2], out[2]) == 1:
         return None  # oneDNN (torch 2.13) crashes or errs where it strides over maps one column wide
-    form = _convolution(node, shape, out, tuple(before for before, _ in pads))
+    form = _convolution(node, shape, out, tuple(before for before, _ in pads), -low)
     return form if _exact(form, node, shape, payload) else None
 
 
-def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...]) -> Int8:
+def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...], zero: int = 0) -> Int8:
     weight = torch.from_numpy(np.ascontiguousarray(node.weight.astype(np.int8)))
     scale = torch.ones(out[0])
     packed = torch.ops.onednn.qconv_prepack(
-        weight, scale, 1.0, 0, node.stride, padding, node.dilation, node.groups, (1, *shape)
+        weight, scale, 1.0, zero, node.stride, padding, node.dilation, node.groups, (1, *shape)
     )
     size = int(np.prod(out))
     return Int8(
         node.weight[0].size * size, packed, size, (*shape[1:], shape[0]), node.stride, padding, node.dilation,
-        node.groups, scale,
+        node.groups, zero, scale,
     )
 
 
@@ -100,19 +107,21 @@ def works() -> bool:
     rng = np.random.default_rng(0)
     node = Conv2d(weight=rng.choice([-128, 127, 3], (16, 8, 3, 3)), padding=(1, 1))
     matrix = rng.choice([-127, 127], (160, 16)).astype(np.int8)
-    rows = np.full((6, 160), LARGEST_PAYLOAD, np.uint8)
+    rows = np.full((6, 160), LARGEST, np.int8)
+    rows[3:] = -LARGEST
     try:
         found = _convolution(node, (8, 5, 4), (16, 5, 4), (1, 1))
-        product = torch._int_mm(torch.from_numpy(rows.view(np.int8)), torch.from_numpy(matrix)).numpy()
-        return _exact(found, node, (8, 5, 4), LARGEST_PAYLOAD) and bool((product == rows.astype(np.int64) @ matrix).all())
+        product = torch._int_mm(torch.from_numpy(rows), torch.from_numpy(matrix)).numpy()
+        return _exact(found, node, (8, 5, 4), (0, LARGEST)) and bool((product == rows.astype(np.int64) @ matrix).all())
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-def _exact(form: Int8, node: Conv2d, shape: Shape, payload: int) -> bool:
-    """Whether a convolution is right on a few frames, the first of them all of the largest payload."""
-    rows = np.random.default_rng(0).integers(0, payload + 1, (4, math.prod(shape)), dtype=np.uint8)
-    rows[0] = payload
-    frames = np.moveaxis(rows.reshape(-1, *shape[1:], shape[0]), -1, 1).astype(np.int64)
+def _exact(form: Int8, node: Conv2d, shape: Shape, payload: tuple[int, int]) -> bool:
+    """Whether a convolution is right on a few frames, the first two all of the largest and the least payload."""
+    low, high = payload
+    rows = np.random.default_rng(0).integers(low, high + 1, (4, math.prod(shape)))
+    rows[0], rows[1] = high, low
+    frames = np.moveaxis(rows.reshape(-1, *shape[1:], shape[0]), -1, 1)
     expected = np.moveaxis(linear.apply(node, frames, shape), 1, -1).reshape(4, -1)
-    return bool((form(rows) == expected).all())
+    return bool((form(rows.astype(np.uint8)) == expected).all())

@@ -1,7 +1,9 @@
 """The compiled inner loops: one population over all time steps, event driven, for a few samples at a time.
 
 Frames are rows of bytes in channels-last order, so that one spike adds one contiguous run of weights per kernel tap.
-All arithmetic is int32 unless a leak needs more; the plan proves that the sums fit.
+A byte holds n, the spikes of a burst or the level crossed (int8 where signed); a source's table says which payload
+that is. All arithmetic is int32 unless a leak needs more; the plan proves that the sums fit. One file, because numba's
+cache watches no other.
 """
 
 from __future__ import annotations
@@ -50,19 +52,25 @@ def _add(acc, start, weights, at, size, payload):  # type: ignore[no-untyped-def
 
 
 @njit(inline="always")
-def _add_matrix(words, bytes_, lag, weights, width, t, index, acc):  # type: ignore[no-untyped-def]
+def _sent(table, byte):  # type: ignore[no-untyped-def]
+    """The payload a byte stands for."""
+    return table[byte] if table.shape[0] else np.int32(byte)
+
+
+@njit(inline="always")
+def _add_matrix(words, bytes_, table, lag, weights, width, t, index, acc):  # type: ignore[no-untyped-def]
     """acc += W s[t - lag]; ``weights`` [in * width] row by row of an input."""
     if t < lag:
         return
     found = _active(words[t - lag], index)
     for e in range(found):
         i = index[e]
-        _add(acc, 0, weights, i * width, width, np.int32(bytes_[t - lag, i]))
+        _add(acc, 0, weights, i * width, width, _sent(table, bytes_[t - lag, i]))
 
 
 @njit(inline="always")
 def _add_conv(  # type: ignore[no-untyped-def]
-    words, bytes_, lag, weights, tap_to, tap_from, tap_start, shape, t, index, acc
+    words, bytes_, table, lag, weights, tap_to, tap_from, tap_start, shape, t, index, acc
 ):
     """acc += conv(s[t - lag]).
 
@@ -76,7 +84,7 @@ def _add_conv(  # type: ignore[no-untyped-def]
     channels, per_group, width = np.uintp(shape[0]), np.uintp(shape[1]), np.uintp(shape[2])
     for e in range(np.uintp(found)):
         i = np.uintp(index[np.uintp(e)])
-        payload = np.int32(bytes_[t - lag, i])
+        payload = _sent(table, bytes_[t - lag, i])
         position = i // channels
         channel = i - position * channels
         to = channel // per_group * width
@@ -84,6 +92,19 @@ def _add_conv(  # type: ignore[no-untyped-def]
         for k in range(tap_start[position], tap_start[position + np.uintp(1)]):
             tap = np.uintp(k)
             _add(acc, np.uintp(tap_to[tap]) + to, weights, np.uintp(tap_from[tap]) + at, width, payload)
+
+
+@njit(inline="always")
+def _add_self(bytes_, table, lag, weight, t, acc):  # type: ignore[no-untyped-def]
+    """acc += weight * s[t - lag], elementwise."""
+    if t < lag:
+        return
+    if table.shape[0]:
+        for n in range(weight.size):
+            acc[n] = np.int32(acc[n] + np.int32(weight[n] * table[bytes_[t - lag, n]]))
+    else:
+        for n in range(weight.size):
+            acc[n] = np.int32(acc[n] + np.int32(weight[n] * np.int32(bytes_[t - lag, n])))
 
 
 @njit(inline="always")
@@ -106,7 +127,7 @@ def _step_soft(acc, u, before, threshold, weight, spikes, counts):  # type: igno
         beyond = _beyond(x)
         x = np.int32(x - np.int32(beyond << _WRAP))
         fired = x > threshold
-        over = np.int32(over + np.int32(beyond != 0))
+        over = np.int32(over + np.int32((beyond != 0) | (x == _HALF)))
         u[n] = x
         spikes[n] = np.uint8(fired)
         counts[n] = np.int32(counts[n] + np.int32(fired))
@@ -159,6 +180,126 @@ def _step_leaky(acc, bias, u, v, keep_syn, keep_mem, threshold, spikes, counts):
 
 
 @njit
+def _leak(x, keep):  # type: ignore[no-untyped-def]
+    """x *= keep / 4096; one ``keep``, or one per neuron."""
+    if keep.shape[0] > 1:
+        for n in range(x.size):
+            x[n] = _decay(x[n], keep[n])
+    elif keep[0] == 0:
+        x[:] = 0
+    elif keep[0] != 4096:
+        for n in range(x.size):
+            x[n] = _decay(x[n], keep[0])
+
+
+@njit
+def _reset(v, n_, owed, to, how):  # type: ignore[no-untyped-def]
+    """``how`` 1: v -= what the spikes owe; 2: v = ``to`` where it fired."""
+    if how == 1:
+        for n in range(v.size):
+            v[n] = np.int32(v[n] - owed[n])
+    elif how == 2:
+        for n in range(v.size):
+            v[n] = to[n] if n_[n] != 0 else v[n]
+
+
+@njit
+def _integrate(acc, u, v, bias, low):  # type: ignore[no-untyped-def]
+    """U wraps, v saturates and stays above ``low``. Returns how many states overflowed."""
+    over = np.int32(0)
+    for n in range(u.size):
+        x = np.int32(u[n] + np.int32(acc[n] << _SHIFT))
+        beyond = _beyond(x)
+        x = np.int32(x - np.int32(beyond << _WRAP))
+        y = np.int32(np.int32(v[n] + x) + bias[n])
+        clipped = min(max(y, np.int32(-_HALF + np.int32(1))), np.int32(_HALF - np.int32(1)))
+        over = np.int32(over + np.int32((beyond != 0) | (clipped != y)))
+        u[n] = x
+        v[n] = max(np.int32(clipped), low[n])
+    return over
+
+
+@njit(error_model="numpy")
+def _fire_evenly(v, n_, owed, pitch, amount, off, most, signed):  # type: ignore[no-untyped-def]
+    """N = floor((v - off) / pitch) within 0..most, and what a reset takes for it."""
+    for n in range(v.size):
+        m = np.int32(np.int32(abs(v[n]) if signed else v[n]) - off)
+        m = max(m, np.int32(0))
+        q = np.int32(np.float32(m) / np.float32(pitch[n]))  # at most one off: 24 bits of v, 24 of a float32
+        left = np.int32(m - np.int32(q * pitch[n]))
+        q = np.int32(q + np.int32(left >= pitch[n]) - np.int32(left < 0))
+        q = min(q, most)
+        q = np.int32(-q if signed and v[n] < 0 else q)
+        n_[n] = q
+        owed[n] = np.int32(q * amount[n])
+
+
+@njit
+def _fire_levels(v, n_, owed, levels, pitch, off, signed):  # type: ignore[no-untyped-def]
+    """The largest crossed of ``levels[0]`` (rising), times ``pitch``; a reset takes ``levels[1]``, times ``pitch``."""
+    n_[:], owed[:] = 0, 0
+    for k in range(levels.shape[1]):
+        level, taken = levels[0, k], levels[1, k]
+        for n in range(v.size):
+            crossed = np.int32(np.int32(abs(v[n]) if signed else v[n]) - off) >= np.int32(level * pitch[n])
+            n_[n] = np.int32(n_[n] + np.int32(crossed))
+            owed[n] = np.int32(taken * pitch[n]) if crossed else owed[n]
+    if signed:
+        for n in range(v.size):
+            n_[n] = np.int32(-n_[n] if v[n] < 0 else n_[n])
+            owed[n] = np.int32(-owed[n] if v[n] < 0 else owed[n])
+
+
+@njit
+def _rest(v, held, n_, owed, wait, refractory):  # type: ignore[no-untyped-def]
+    """A neuron that waits keeps ``held`` and does not fire; one that fired waits."""
+    for n in range(v.size):
+        if wait[n] > 0:
+            v[n], n_[n], owed[n] = held[n], 0, 0
+        wait[n] = refractory if n_[n] != 0 else max(np.int32(wait[n] - 1), np.int32(0))
+
+
+@njit
+def _send(n_, spikes, counts):  # type: ignore[no-untyped-def]
+    """N as bytes, and |n| added to the counts."""
+    for n in range(spikes.size):
+        spikes[n] = np.uint8(n_[n])
+        counts[n] = np.int32(counts[n] + np.int32(abs(n_[n])))
+
+
+@njit
+def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes, counts):  # type: ignore[no-untyped-def]
+    """One step of any integer neuron (ir/nodes.py). Returns how many states overflowed, -1 where no byte holds n.
+
+    ``rules``: (how it resets, next step?, signed?, most spikes, refractory, off, mirrored?), ``values``: (keep_syn,
+    keep_mem, bias, low, v_reset, pitch, amount) as `neurons.Graded` explains them.
+    """
+    how, later, signed, most, refractory, off, mirrored = rules
+    keep_syn, keep_mem, bias, low, to, pitch, amount = values
+    if refractory:
+        held[:] = v
+    _leak(u, keep_syn)
+    _leak(v, keep_mem)
+    if later:
+        _reset(v, n_, owed, to, how)
+    over = np.int64(_integrate(acc, u, v, bias, low))
+    if levels.shape[1]:
+        _fire_levels(v, n_, owed, levels, pitch, np.int32(off), signed)
+    else:
+        _fire_evenly(v, n_, owed, pitch, amount, np.int32(off), np.int32(most), signed)
+    if refractory:
+        _rest(v, held, n_, owed, wait, np.int32(refractory))
+    if not later:
+        _reset(v, n_, owed, to, how)
+    _send(n_, spikes, counts)
+    if most > 255 and n_.max() > 255:
+        return np.int64(-1)
+    if mirrored and u.max() == _HALF:  # the negative replicas wrap at the other end
+        return np.int64(-1)
+    return over
+
+
+@njit
 def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
     """v of a soft-reset population: u saturated, 0 where it fired."""
     for n in range(spikes.size):
@@ -167,31 +308,35 @@ def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
-    sources, matrices, convolutions, recurrent, selves, base, drive, whole, neuron, start, out, record
+    sources, matrices, convolutions, recurrent, selves, tables, base, drive, whole, neuron, graded, start, out, record
 ):
     """One population over all steps of all samples; long because numba compiles it as one.
 
     Args:
-        sources: (words [B, T, n/8], bytes [B, T, n], lag) of the event-driven source.
+        sources: (words [B, T, n/8], bytes [B, T, n], payloads [256] or [0], lag) of the event-driven source.
         matrices: weight [in, out padded to BLOCK] int16 flat, or [0].
         convolutions: (weight [taps, in, out/groups] int16 flat or [0], tap_to, tap_from, tap_start, shape).
         recurrent: (weight [N, N padded to BLOCK] int16 flat or [0], lag) from the population to itself.
         selves: (weights [k, N] int32, lags [k]) elementwise synapses from the population to itself.
+        tables: what a byte of the population stands for: (payload [256] or [0] where it is the byte, what it brings to
+            the input of the next step [256] or [0]).
         base: [N] int32, added to the input of every step.
         drive: [B, T, N] int32 input from elsewhere, or [0, 0, 0].
         whole: the same in whole float32 numbers, as the int8 convolution gives it.
-        neuron: (mode 0 soft / 1 hard / 2 leaky, keep_syn, keep_mem, threshold, bias [N]).
+        neuron: (mode 0 soft / 1 hard / 2 leaky / 3 graded, keep_syn, keep_mem, threshold, bias [N]).
+        graded: (rules, values, levels) of `_step_graded` in mode 3.
         start: (u [N], v [N]) before the first step.
         out: (words [B, T, N/8], bytes [B, T, N], counts [B, N]).
         record: (u, v) [B, T, N] int32 each, or [0, 0, 0].
 
     Returns:
-        How many times a state overflowed.
+        How many times a state overflowed; -1 where the kernel cannot hold the result.
     """
-    words, bytes_, lag = sources
+    words, bytes_, table, lag = sources
     conv_weight, tap_to, tap_from, tap_start, shape = convolutions
     rec_weight, rec_lag = recurrent
     self_weights, self_lags = selves
+    own_table, kicks = tables
     mode, keep_syn, keep_mem, limit, bias = neuron
     threshold = np.int32(limit)
     out_words, out_bytes, counts = out
@@ -201,10 +346,14 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
     index = np.zeros(max(bytes_.shape[2], out_bytes.shape[2]), np.int64)
     silent = np.zeros(size, np.uint8)
     u, v = np.empty(size, np.int32), np.empty(size, np.int32)
+    more = size if mode == 3 else 0
+    n_, owed = np.zeros(more, np.int32), np.zeros(more, np.int32)
+    wait, held = np.zeros(more, np.int32), np.zeros(more, np.int32)
     fused = mode == 0 and self_lags.size == 1 and self_lags[0] == 1
     over = 0
     for b in range(out_bytes.shape[0]):
         u[:], v[:] = start[0], start[1]
+        n_[:], owed[:], wait[:] = 0, 0, 0
         for t in range(out_bytes.shape[1]):
             if whole.shape[2]:
                 for n in range(size):
@@ -216,17 +365,19 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
                 for n in range(size):
                     acc[n] = np.int32(acc[n] + drive[b, t, n])
             if matrices.shape[0]:
-                _add_matrix(words[b], bytes_[b], lag, matrices, row, t, index, acc)
+                _add_matrix(words[b], bytes_[b], table, lag, matrices, row, t, index, acc)
             if conv_weight.shape[0]:
-                _add_conv(words[b], bytes_[b], lag, conv_weight, tap_to, tap_from, tap_start, shape, t, index, acc)
+                _add_conv(
+                    words[b], bytes_[b], table, lag, conv_weight, tap_to, tap_from, tap_start, shape, t, index, acc
+                )
             if rec_weight.shape[0]:
-                _add_matrix(out_words[b], out_bytes[b], rec_lag, rec_weight, row, t, index, acc)
+                _add_matrix(out_words[b], out_bytes[b], own_table, rec_lag, rec_weight, row, t, index, acc)
             if not fused:
                 for k in range(self_lags.size):
-                    if t >= self_lags[k]:
-                        late = out_bytes[b, t - self_lags[k]]
-                        for n in range(size):
-                            acc[n] = np.int32(acc[n] + np.int32(self_weights[k, n] * np.int32(late[n])))
+                    _add_self(out_bytes[b], own_table, self_lags[k], self_weights[k], t, acc)
+            if kicks.shape[0] and t:
+                for n in range(size):
+                    acc[n] = np.int32(acc[n] + kicks[out_bytes[b, t - 1, n]])
             spikes = out_bytes[b, t, :size]
             if fused:
                 before = out_bytes[b, t - 1, :size] if t else silent
@@ -235,8 +386,15 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
                 over += _step_soft(acc, u, silent, threshold, base, spikes, counts[b])
             elif mode == 1:
                 over += _step_hard(acc, bias, u, v, threshold, spikes, counts[b])
-            else:
+            elif mode == 2:
                 over += _step_leaky(acc, bias, u, v, keep_syn, keep_mem, threshold, spikes, counts[b])
+            else:
+                beyond = _step_graded(
+                    acc, u, v, n_, owed, wait, held, graded[0], graded[1], graded[2], spikes, counts[b]
+                )
+                if beyond < 0:
+                    return -1
+                over += beyond
             if record[0].shape[2]:
                 if mode == 0:
                     _visible(u, spikes, v)

@@ -29,14 +29,10 @@ def netx() -> Any:
     slayer = "lava.lib.dl.slayer"
     names = ("torch", slayer, f"{slayer}.neuron", f"{slayer}.neuron.rf")
     modules = {name: types.ModuleType(name) for name in names}
-    modules["torch"].__dict__.update(Tensor=np.ndarray, tensor=np.ndarray)
+    modules["torch"].__dict__.update(Tensor=type("Tensor", (), {}), tensor=None)
     modules[f"{slayer}.neuron.rf"].__dict__.update(neuron_params=None)
     sys.modules.update(modules)
-    try:
-        return importlib.import_module("lava.lib.dl.netx.hdf5")
-    finally:
-        for name in names:
-            del sys.modules[name]
+    return importlib.import_module("lava.lib.dl.netx.hdf5")
 
 
 def run_once(hdf5: Any, job: dict[str, Any], frames: np.ndarray, interval: int | None) -> dict[str, np.ndarray]:
@@ -72,10 +68,9 @@ def run_once(hdf5: Any, job: dict[str, Any], frames: np.ndarray, interval: int |
 
 
 def to_lava(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """[time, C, H, W] as netx wants it: (W, H, C), or flat in the order of [C, H, W]."""
-    if len(shape) == 1:
-        return frames.reshape(len(frames), -1)
-    return frames.transpose(0, *range(frames.ndim - 1, 0, -1))
+    """[time, C, H, W] or [time, C, L] as netx wants it: (W, H, C), (L, 1, C), or flat in the order of [C, H, W]."""
+    axes = range(1, frames.ndim) if len(shape) == 1 else range(frames.ndim - 1, 0, -1)
+    return frames.transpose(0, *axes).reshape(len(frames), *shape)
 
 
 def from_lava(values: np.ndarray, lag: int) -> np.ndarray:

@@ -28,6 +28,13 @@ def fan_out(nodes: list[Synapse], shape: Shape) -> Array:
 
 
 def _windows(node: Conv1d | Conv2d | _Pool, shape: Shape) -> Array:
+    axes, channels = _axes(node, shape)
+    frame = axes[0] if len(axes) == 1 else np.multiply.outer(axes[0], axes[1])
+    return np.broadcast_to(frame * channels, shape)
+
+
+def _axes(node: Conv1d | Conv2d | _Pool, shape: Shape) -> tuple[list[Array], int]:
+    """How many windows cover each coordinate, per axis of space; and the output channels of each input channel."""
     out = output_shape("window", node, shape)
     kernel: Shape
     stride: Shape
@@ -38,12 +45,10 @@ def _windows(node: Conv1d | Conv2d | _Pool, shape: Shape) -> Array:
     else:
         kernel, stride, dilation = node.weight.shape[2:], node.stride, node.dilation
         pads, channels = padding_pairs(node), node.weight.shape[0] // node.groups
-    axes = [
+    return [
         _reached(n, o, k, s, d, p[0]) for n, o, k, s, d, p in
         zip(shape[1:], out[1:], kernel, stride, dilation, pads, strict=True)
-    ]
-    frame = axes[0] if len(axes) == 1 else np.multiply.outer(axes[0], axes[1])
-    return np.broadcast_to(frame * channels, shape)
+    ], channels
 
 
 def _reached(n: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> Array:
@@ -55,14 +60,30 @@ def _reached(n: int, out: int, kernel: int, stride: int, dilation: int, before: 
 
 def path_fan_out(network: Network, path: Path, shapes: dict[str, Shape]) -> Array:
     """`fan_out` of a path, in the shape of its source."""
-    nodes = [n for n in (network.nodes[s] for s in path.synapses) if isinstance(n, Synapse)]
-    return fan_out(nodes, shapes[path.source]).reshape(shapes[path.source])
+    return fan_out(_nodes(network, path), shapes[path.source]).reshape(shapes[path.source])
+
+
+def _nodes(network: Network, path: Path) -> list[Synapse]:
+    return [n for n in (network.nodes[s] for s in path.synapses) if isinstance(n, Synapse)]
 
 
 def synapses(network: Network, name: str) -> int:
     """Connections into a population, each source-target pair counted once per path."""
     shapes = infer_shapes(network)
-    return int(sum(path_fan_out(network, p, shapes).sum() for p in paths_into(network, name)))
+    return sum(connections(_nodes(network, p), shapes[p.source]) for p in paths_into(network, name))
+
+
+def connections(nodes: list[Synapse], shape: Shape) -> int:
+    """The sum of `fan_out`, without an array of the frame's size."""
+    for node in nodes:
+        if isinstance(node, Linear):
+            return math.prod(shape) * int(node.weight.shape[0])
+        if isinstance(node, (Conv1d, Conv2d, _Pool)):
+            axes, channels = _axes(node, shape)
+            return shape[0] * channels * math.prod(int(axis.sum()) for axis in axes)
+        if isinstance(node, Flatten):
+            shape = output_shape("flatten", node, shape)
+    return math.prod(shape)
 
 
 def synops(network: Network, sent: dict[str, Array]) -> dict[str, float]:

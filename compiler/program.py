@@ -177,8 +177,8 @@ class Program:
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
     def _mapping(self) -> str:
-        table = self.network.metadata.get("placement", {}).get("populations", {})
-        return table_csv([{"population": name, **row} for name, row in table.items()])
+        table = self.network.metadata.get("placement", {}).get("cores", {"columns": [], "rows": []})
+        return table_csv([dict(zip(table["columns"], row, strict=True)) for row in table["rows"]])
 
 
 def pass_row(name: str, found: Measured, source: Measured) -> dict[str, Any]:

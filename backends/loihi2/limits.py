@@ -7,7 +7,7 @@ from d2e.compiler.target import Limit
 from d2e.ir import FixedPoint
 
 LAVA = "lava-nc 0.10.0 lava/proc/lif/models.py (PyLifModelBitAcc)"
-TABLES = "fitted from the resource tables that Intel published in the lava-dl netx tutorials"
+TABLES = "fitted from published tables (Intel's, in the lava-dl netx tutorials)"
 
 LIMITS: dict[str, Limit] = {
     "weight_bits": Limit(8, "bit, signed", "lava-nc 0.10.0 lava/utils/weightutils.py"),
@@ -21,8 +21,12 @@ LIMITS: dict[str, Limit] = {
     "payload": Limit((1 << 24) - 1, "", "24 bit; lava-nc 0.10.0 lava/magma/core/model/spike_type.py"),
     "delay": Limit(62, "steps", "6 bit; lava-nc 0.10.0 lava/proc/dense/models.py, lava-dl 0.6.0 netx"),
     "cores": Limit(128, "per chip", "Intel, Taking Neuromorphic Computing to the Next Level with Loihi 2 (2021)"),
-    "neurons": Limit(4096, "per core", TABLES),
+    "chips": Limit(1152, "of the largest system", "Intel, Hala Point (2024)"),
+    "neurons": Limit(4095, "per core", f"{TABLES}: 3584 neurons print as 87.52 %, no tile holds 4096"),
     "synaptic_words": Limit(12000, "64-bit words per core", TABLES),
+    "axons_in": Limit(16000, "of 48 bit per core", TABLES),
+    "axon_map": Limit(16000, "of 48 bit per core", TABLES),
+    "neuron_groups": Limit(8, "per core", TABLES),
     "words": Limit(15000, "64-bit words per core", TABLES),
 }
 

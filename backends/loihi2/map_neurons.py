@@ -24,7 +24,7 @@ from d2e.backends.loihi2.forms import (
     obstacles,
 )
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
-from d2e.backends.loihi2.place import estimate
+from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.replicate import Level, replicate
 from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check
 from d2e.compiler.notes import warn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from d2e.backends.loihi2.forms import lowered
 from d2e.backends.loihi2.limits import GRID, LIMITS
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
-from d2e.backends.loihi2.place import Place
+from d2e.backends.loihi2.placement import Place
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise

@@ -50,7 +50,7 @@ def build_report(
     data: dict[str, Any] = {
         "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
         **_accuracy(passes, source, program), "layers": layers, "totals": totals,
-        **({"fit": placement["fit"]} if "fit" in placement else {}),
+        **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
         "energy": [], "warnings": [*warnings(network), *_overflow_warnings(overflows or {})],
     }
     return Report(data)

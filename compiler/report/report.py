@@ -67,8 +67,7 @@ class Report:
         size = f"{totals['neurons']:,} neurons, {totals['synapses']:,} synapses"
         lines.append(f"network    {len(d['layers'])} populations, {size}")
         if d.get("fit"):
-            parts = [f"{name.replace('_', ' ')} {r['used']:,}/{r['limit']:,}" for name, r in d["fit"].items()]
-            lines.append(f"fit        {' · '.join(parts)}")
+            lines.append(_fit(d["fit"], d.get("fit_source", "")))
         return lines
 
     def _accuracy(self) -> list[str]:
@@ -145,6 +144,18 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _fit(fit: Mapping[str, Mapping[str, int]], source: str, width: int = 140) -> str:
+    """The cores and the scarcest resources, as many as one line holds, and where their limits come from."""
+    end = f" ({source.split(' (')[0]})" if source else ""
+    line = "fit       "
+    scarce = sorted((f for f in fit.items() if f[1]["limit"] > 1), key=lambda f: -f[1]["used"] / f[1]["limit"])
+    for name, r in sorted(scarce, key=lambda f: f[0] != "cores"):
+        part = f" {name.replace('_', ' ')} {r['used']:,}/{r['limit']:,}"
+        if len(line) + len(part) + len(end) + 2 <= width:
+            line += f"{' ·' if '/' in line else ''}{part}"
+    return line + end
 
 
 def _clip(line: str, width: int = 140) -> str:

@@ -25,7 +25,7 @@ FRAMES = RNG.integers(0, 2, (9, 7, 1, 6, 7))
 LABELS = RNG.integers(0, 3, 9)
 ROOT = Path(__file__).parents[2]
 
-TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "energy", "warnings"}
+TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "fit_source", "energy", "warnings"}
 LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", "spikes_per_sample", "synops_per_sample", "rate"}
 TOTALS = {"neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample", "latency_steps"}
 
@@ -146,8 +146,8 @@ def test_tables_hold_the_same_rows(program: d2e.Program, tmp_path: Path) -> None
     assert [row["name"] for row in layers] == [row["name"] for row in program.report["layers"]]
     assert [float(row["synops_per_sample"]) for row in layers] == [r["synops_per_sample"] for r in program.report["layers"]]
     mapping = list(csv.DictReader(io.StringIO((folder / "mapping.csv").read_text())))
-    cores = {row["name"]: row["cores"] for row in program.report["layers"]}
-    assert {row["population"]: int(row["cores"]) for row in mapping} == cores
+    assert [int(row["core"]) for row in mapping] == list(range(program.report["totals"]["cores"]))
+    assert sum(int(row["neurons"]) for row in mapping) == program.report["totals"]["neurons"]
     assert json.loads((folder / "report.json").read_text()) == json.loads(program.report.json())
 
 

@@ -1,0 +1,140 @@
+"""Compiling large networks: time, peak memory and cores of VGG-16 and of a million neurons.
+
+    python benchmarks/compile.py [--only vgg16-32] [--output benchmarks/results/compile.txt]
+
+Weights are random. Every network is built with torch and `d2e.nn` and compiled with ``d2e.compile`` in a process of its
+own; memory is the peak resident memory of that process less that of one which only imports the same, as a multiple of the
+model's weights in float32 (the model itself is one of them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512, "pool")
+
+
+def vgg16(size: int) -> tuple[Any, tuple[int, ...]]:
+    """VGG-16 (configuration D) for frames [3, size, size], a neuron layer after every layer."""
+    from torch import nn
+
+    import d2e.nn
+
+    layers: list[nn.Module] = []
+    channels = 3
+    for step in VGG16:
+        if isinstance(step, str):
+            layers += [nn.AvgPool2d(2), d2e.nn.IF(reset="zero")]
+        else:
+            layers += [nn.Conv2d(channels, step, 3, padding=1, bias=False), d2e.nn.IF(reset="zero")]
+            channels = step
+    features = channels * (size // 32) ** 2
+    layers.append(nn.Flatten())
+    for outputs in (4096, 4096, 1000):
+        layers += [nn.Linear(features, outputs, bias=False), d2e.nn.IF(reset="zero")]
+        features = outputs
+    return nn.Sequential(*layers), (3, size, size)
+
+
+def million() -> tuple[Any, tuple[int, ...]]:
+    """About a million neurons in convolutions, pooling and dense layers."""
+    from torch import nn
+
+    import d2e.nn
+
+    layers: list[nn.Module] = []
+    channels = 2
+    for outputs, stride in ((24, 1), (32, 2), (64, 1), (96, 2), (128, 2), (256, 2)):
+        layers += [nn.Conv2d(channels, outputs, 3, stride=stride, padding=1, bias=False), d2e.nn.IF(reset="zero")]
+        channels = outputs
+    layers += [nn.AvgPool2d(2), d2e.nn.IF(reset="zero"), nn.Flatten()]
+    features = channels * 4 * 4
+    for outputs in (4096, 2048, 100):
+        layers += [nn.Linear(features, outputs, bias=False), d2e.nn.IF(reset="zero")]
+        features = outputs
+    return nn.Sequential(*layers), (2, 128, 128)
+
+
+NETWORKS: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {
+    "vgg16-224": lambda: vgg16(224), "vgg16-32": lambda: vgg16(32), "million": million,
+}
+
+
+def peak() -> int:
+    """Most resident bytes of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def child(name: str | None) -> dict[str, Any]:
+    """Compile a network (None: only import) and say what it took."""
+    import torch
+
+    import d2e
+    import d2e.nn
+    from d2e.compiler.target import find
+
+    find("loihi2-sim")
+    if name is None:
+        return {"peak": peak()}
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    model, shape = NETWORKS[name]()
+    weights = sum(p.numel() for p in model.parameters())
+    start = time.perf_counter()
+    try:
+        program = d2e.compile(model, target="loihi2-sim", input_shape=shape, time_steps=4)
+        found = [w for w in program.report["warnings"] if w["code"].startswith("D2E-FIT")]
+        totals, fit = program.report["totals"], "fits" if not found else f"{found[0]['code']}: {found[0]['message']}"
+        facts = {"neurons": totals["neurons"], "synapses": totals["synapses"], "cores": totals["cores"], "fit": fit}
+    except d2e.ir.UnsupportedError as error:
+        facts = {"fit": str(error)}
+    return {"seconds": time.perf_counter() - start, "peak": peak(), "weights": weights, **facts}
+
+
+def run(name: str | None) -> dict[str, Any]:
+    """`child` in a fresh process."""
+    command = [sys.executable, __file__, "--child", name or ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print, and perhaps write, the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=tuple(NETWORKS))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    if args.child is not None:
+        print(json.dumps(child(args.child or None)))
+        return
+    idle = run(None)["peak"]
+    lines = ["network      weights      neurons      synapses     time     memory / float32 weights   cores"]
+    for name in [args.only] if args.only else NETWORKS:
+        found = run(name)
+        ratio = (found["peak"] - idle) / (4 * found["weights"])
+        counts = "".join(f"{found.get(key, 0) or '-':>16,}" if found.get(key) else f"{'-':>16}"
+                         for key in ("neurons", "synapses"))
+        lines.append(f"{name:<10}{found['weights']:>12,}{counts}{found['seconds']:>8.1f} s{ratio:>10.2f} x"
+                     f"{found.get('cores', '-'):>10}")
+        lines.append(f"    {found['fit']}")
+        print("\n".join(lines), flush=True)
+        if args.output:
+            with args.output.open("w" if name == next(iter(NETWORKS)) else "a", encoding="utf-8") as out:
+                out.write("\n".join(lines) + "\n")
+        lines = []
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ import numpy as np
 
 import d2e
 from d2e.compiler import data as data_sets
+from d2e.compiler.encoders import checked_range, with_encoder
 from d2e.compiler.files import check_folder, sha256
 from d2e.compiler.frontends.files import Source, load_model
 from d2e.compiler.measure import Measured, measure, reference_run
@@ -35,7 +36,8 @@ _TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
 
 def compile(
     model: Source, target: str = "loihi2-sim", *, input_shape: Sequence[int] | None = None, time_steps: int | None = None,
-    coding: str | None = None, max_payload: int | None = None, readout: str | None = None, weight_bits: int = 8,
+    coding: str | None = None, max_payload: int | None = None, readout: str | None = None, encoder: str | None = None,
+    input_range: Sequence[float] | None = None, input_bits: int | None = None, weight_bits: int = 8,
     scale: str = "auto", percentile: float = 99.9, burst: str = "auto", soft_reset: str = "exact",
     calibration: data_sets.Source | None = None,
     calibration_samples: int = 128, eval: data_sets.Source | None = None, eval_samples: int | None = None,
@@ -54,6 +56,11 @@ def compile(
         coding: of the input: spikes, signed or direct.
         max_payload: largest payload of the input.
         readout: of a class from the output: count, last or mean.
+        encoder: how the host makes frames of real values: direct, first, rate, bernoulli{seed=N}, ttfs or latency.
+        input_range: smallest and largest value of the input; by default that of the calibration data, or 0 and 1 for an
+            encoder that makes spikes.
+        input_bits: width of the payloads that real values become; by default 8, or fewer where the first layer's state
+            would outgrow the chip on the calibration data.
         weight_bits: width of signed weights, 2..8.
         scale: how the unit of a layer is chosen: auto, max, percentile, mse or spikes.
         percentile: of |weight| kept by scale=percentile.
@@ -88,10 +95,11 @@ def compile(
     _one_of("soft-reset", soft_reset, ("exact", "fallback"))
     if output is not None:
         check_folder(Path(output))
-    source = verified(load_model(
+    span = checked_range(input_range)
+    source = with_encoder(verified(load_model(
         model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
         allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
-    ))
+    )), encoder, span, coding)
     held_out = None if eval is None else data_sets.fit(data_sets.load(eval, "evaluation data"), source).head(eval_samples)
     if max_drop is not None and (held_out is None or held_out.labels is None):
         raise UsageError("D2E-USE-010", "max-drop needs evaluation data with labels", hint="Give --eval.")
@@ -99,7 +107,9 @@ def compile(
         data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
     options = {
         "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "calibration": frames,
-        "time_steps": source.input.time_steps, "dt": dt, "burst": burst, "soft_reset": soft_reset, **chip_options,
+        "time_steps": source.input.time_steps, "dt": dt, "burst": burst, "soft_reset": soft_reset,
+        "evaluation": None if held_out is None else held_out.frames, "input_range": span, "input_bits": input_bits,
+        **chip_options,
     }
     pipeline = _selected(chip.pipeline(options), passes)
     settled = Discretise(dt=dt).run(source, chip)  # what the source means step by step, to measure against
@@ -113,7 +123,8 @@ def compile(
         _report(chip, network, source, meter), _facts(model, target, {
             "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "burst": burst,
             "soft_reset": soft_reset, "passes": passes,
-            "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout,
+            "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout, "encoder": encoder,
+            "input_range": span, "input_bits": input_bits,
             "calibration": _origin(calibration),
             "calibration_samples": None if calibration is None else calibration_samples,
             "eval": _origin(eval), "eval_samples": eval_samples, "profile": profile, "dt": dt, "reset": reset, "fire": fire,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from d2e.ir import Network, UsageError, reference
+from d2e.ir.frames import is_image, spread
 from d2e.ir.nodes import Array
 
 
@@ -19,7 +20,7 @@ class Data:
     """Samples.
 
     Attributes:
-        frames: [n, time, *input shape].
+        frames: [n, time, *input shape], or images [n, *input shape] for a network that takes real values.
         labels: [n] class indices, or None.
     """
 
@@ -93,10 +94,17 @@ def _checked(frames: Array, labels: Array | None, what: str) -> Data:
 def fit(data: Data, network: Network, what: str = "data") -> Data:
     """The data, checked against a network's input (and its number of steps, where it states one).
 
+    Images get their time axis. Values that an encoder turns into payloads stay real, as every network takes them: a data
+    set holds what the model was trained on, so where it takes real values integers are such values too.
+
     Raises:
-        UsageError: D2E-INPUT-001..003, D2E-DATA-003 for labels beyond the outputs, D2E-DATA-004 for other steps.
+        UsageError: D2E-INPUT-001..003, D2E-ENC-001 and -003, D2E-DATA-003 for labels beyond the outputs, D2E-DATA-004 for
+            other steps.
     """
-    frames = reference.check_frames(network, data.frames)
+    real = _real(network, data.frames)
+    frames = spread(network, real if real is not None else data.frames)
+    checked = reference.check_frames(network, frames)
+    frames = checked if real is None else frames
     steps = network.input.time_steps
     if steps is not None and frames.shape[1] != steps:
         raise UsageError("D2E-DATA-004", f"{what} has {frames.shape[1]} steps per sample, the model {steps}",
@@ -106,3 +114,13 @@ def fit(data: Data, network: Network, what: str = "data") -> Data:
         raise UsageError("D2E-DATA-003", f"the labels of {what} reach from {data.labels.min()} to {data.labels.max()}, "
                          f"the network has {classes} outputs", hint="Labels are class indices from 0.")
     return Data(frames, data.labels)
+
+
+def _real(network: Network, frames: Array) -> Array | None:
+    """The frames as real values; None where the network takes them as payloads."""
+    source = network.input
+    encoder = source.encoder
+    by_value = source.coding == "direct" or (encoder is not None and encoder.kind in ("direct", "first"))
+    if not by_value and not is_image(source, frames) and (encoder is None or frames.dtype.kind != "f"):
+        return None
+    return frames if frames.dtype.kind == "f" else frames.astype(np.result_type(frames, np.float32))

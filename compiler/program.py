@@ -87,12 +87,14 @@ class Program:
         """Run from rest on integer spikes [batch, time, *input_shape].
 
         Args:
-            spikes: payloads the input's coding allows.
+            spikes: payloads the input's coding allows. Where the program has an encoder (``network.input.encoder``),
+                numbers of a floating type are real values, which it encodes; images need no time axis.
             engine: one of ``target.engines``; None: the target's predictor on this computer.
             record: "counts", "spikes" or "state".
 
         Raises:
-            UsageError: D2E-INPUT-001..003 for frames that do not fit, D2E-USE-007, -008 for an unknown engine or record.
+            UsageError: D2E-INPUT-001..003, D2E-ENC-001..003 for frames that do not fit, D2E-USE-007, -008 for an unknown
+                engine or record.
             MissingError: the engine's environment, SDK or device is missing.
         """
         name = engine or self.target.predictor
@@ -127,7 +129,7 @@ class Program:
             engine: as in `run`.
         """
         name = engine or self.target.predictor
-        data = data_sets.load(source)
+        data = data_sets.fit(data_sets.load(source), self.network)
         found = self.measure(data, engine=name)
         before = None
         rows: list[dict[str, Any]] = []

@@ -33,6 +33,7 @@ Shape: TypeAlias = tuple[int, ...]
 Reset = Literal["subtract", "zero", "value", "none"]
 ResetWhen = Literal["same", "next"]
 Fire = Literal["ge", "gt"]
+Coding = Literal["spikes", "signed", "direct"]
 Overflow = Literal["wrap", "saturate", "refuse"]
 Padding: TypeAlias = "tuple[int, ...] | Literal['same']"
 
@@ -179,7 +180,7 @@ class Input(Node):
     shape: Shape
     dt: float | None = None
     time_steps: int | None = None
-    coding: Literal["spikes", "signed", "direct"] = "spikes"
+    coding: Coding = "spikes"
     max_payload: int = 1
     encoder: Encoder | None = None
 

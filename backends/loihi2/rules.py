@@ -39,7 +39,7 @@ def input_is_integer(network: Network) -> Iterator[Finding]:
     """Frames are spikes or integer payloads; real-valued input has no synapse to arrive on."""
     if network.input.coding == "direct":
         yield Finding("D2E-LOIHI-001", "takes real-valued input, the chip takes spikes", network.inputs[0],
-                      "Encode the input as spikes (coding='spikes').")
+                      "Leave encode-input in the pipeline.")
 
 
 def output_is_population(network: Network) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def layer_is_flat(network: Network) -> Iterator[Finding]:
 
 
 SOURCE_RULES: tuple[Rule, ...] = (
-    input_is_integer, output_is_population, delay_fits, readout_ends, layer_is_flat,
+    output_is_population, delay_fits, readout_ends, layer_is_flat,
 )
 """What can be said before quantisation, besides the forms of neurons (`forms.obstacle`)."""
 

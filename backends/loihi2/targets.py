@@ -51,8 +51,12 @@ class Loihi2Target:
             if options.get(key) is not None
         }
         burst: Any = options.get("burst") or "auto"
+        low, high = options.get("input_range") or (None, None)
         return [
             Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(burst=burst, graded=not self.hardware),
+            EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
+                        evaluation=options.get("evaluation"), state_max=GRID.state_max,
+                        weight_bits=options.get("weight_bits") or GRID.weight_bits),
             FoldThresholds(), Quantise(grid=GRID, **chosen),
             MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
                        cores=options.get("cores")),

@@ -61,6 +61,7 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
     calibration_samples: to.CalibrationSamples = 128, eval: to.Eval = None, eval_samples: to.EvalSamples = None,
     max_drop: to.MaxDrop = None, input_shape: to.InputShape = None, time_steps: to.TimeSteps = None,
     coding: to.Coding = None, max_payload: to.MaxPayload = None, readout: to.Readout = None,
+    encoder: to.Encoder = None, input_range: to.InputRange = None, input_bits: to.InputBits = None,
     profile: to.Profile = None, dt: to.Dt = None, reset: to.Reset = None, fire: to.Fire = None,
     max_spikes: to.MaxSpikes = None, allow_pickle: to.AllowPickle = False, passes: to.Passes = None,
     stop_after: to.StopAfter = None, print_ir_after: to.PrintIrAfter = None, save_ir: to.SaveIr = False,
@@ -71,7 +72,7 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
     options = dict(locals())
     for shown in ("check", "as_json", "quiet", "verbose", "output", "model"):
         options.pop(shown)
-    options["input_shape"] = _shape(input_shape)
+    options["input_shape"], options["input_range"] = _shape(input_shape), _range(input_range)
     if check:
         _check(model, options, as_json)
         return
@@ -105,6 +106,17 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(n) for n in text.split(","))
     except ValueError:
         raise UsageError("D2E-USE-001", f"{text!r} is no shape", hint="Write --input-shape 1,28,28.") from None
+
+
+def _range(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    from d2e.ir import UsageError
+
+    try:
+        return tuple(float(x) for x in text.split(","))
+    except ValueError:
+        raise UsageError("D2E-USE-001", f"{text!r} is no range", hint="Write --input-range 0,1.") from None
 
 
 def _default_folder(model: str, target: str) -> str:
@@ -146,7 +158,8 @@ def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
 @app.command("check")
 def check_command(
     model: to.Model, target: to.Target = "loihi2-sim", input_shape: to.InputShape = None,
-    time_steps: to.TimeSteps = None, weight_bits: to.WeightBits = 8, profile: to.Profile = None, dt: to.Dt = None,
+    time_steps: to.TimeSteps = None, encoder: to.Encoder = None, input_range: to.InputRange = None,
+    weight_bits: to.WeightBits = 8, profile: to.Profile = None, dt: to.Dt = None,
     reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
     allow_pickle: to.AllowPickle = False, as_json: to.Json = False,
 ) -> None:
@@ -154,7 +167,7 @@ def check_command(
     options = dict(locals())
     options.pop("model")
     options.pop("as_json")
-    options["input_shape"] = _shape(input_shape)
+    options["input_shape"], options["input_range"] = _shape(input_shape), _range(input_range)
     _check(model, options, as_json)
 
 

@@ -31,7 +31,8 @@ Reset = Annotated[str | None, _option(
     _MODEL, ".nir: subtract, zero, value or none; -next: a step later.", metavar="NAME")]
 Fire = Annotated[str | None, _option(_MODEL, ".nir: ge (v >= threshold) or gt.", metavar="NAME")]
 MaxSpikes = Annotated[int | None, _option(_MODEL, ".nir: most spikes per step, 0 for no limit.", metavar="N", min=0)]
-InputBits = Annotated[int, _option(_TARGET, "Width of the payloads that real values become.", metavar="N")]
+InputBits = Annotated[int | None, _option(
+    _TARGET, "Width of the payloads that real values become; up to 8 unless stated.", metavar="N")]
 WeightBits = Annotated[int, _option(_TARGET, "Width of signed weights, 2 to 8.", metavar="N")]
 Scale = Annotated[str, _option(
     _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]

@@ -157,7 +157,6 @@ DENSE = ("dense", Linear(weight=np.ones((SIZE, 4))))
 
 
 def test_every_rule_names_its_node() -> None:
-    assert codes(line(DENSE, ("n", IF(shape=(SIZE,))), coding="direct")) == ["D2E-LOIHI-001"]
     assert codes(line(("late", Delay(steps=63)), DENSE, ("n", IF(shape=(SIZE,))))) == ["D2E-LOIHI-007"]
     readout = ("li", LI(shape=(SIZE,))), ("on", Scale(scale=np.float64(1))), ("n", IF(shape=(SIZE,)))
     assert codes(line(DENSE, *readout)) == ["D2E-LOIHI-008"]

@@ -219,17 +219,22 @@ def _integrate(acc, u, v, bias, low):  # type: ignore[no-untyped-def]
     return over
 
 
+@njit(inline="always", error_model="numpy")
+def _even(v, pitch, off, most, signed):  # type: ignore[no-untyped-def]
+    """floor((v - off) / pitch) within 0..most; of its size with the sign of v where ``signed``."""
+    sign = np.int32(v >> np.int32(31)) if signed else np.int32(0)
+    m = max(np.int32(np.int32(np.int32(v ^ sign) - sign) - off), np.int32(0))
+    q = np.int32(np.float32(m) / np.float32(pitch))  # at most one off: 24 bits of v, 24 of a float32
+    left = np.int32(m - np.int32(q * pitch))
+    q = np.int32(q + np.int32(np.int32(left >= pitch) - np.int32(left < 0)))
+    return np.int32(np.int32(np.int32(min(q, most)) ^ sign) - sign)
+
+
 @njit(error_model="numpy")
 def _fire_evenly(v, n_, owed, pitch, amount, off, most, signed):  # type: ignore[no-untyped-def]
-    """N = floor((v - off) / pitch) within 0..most, and what a reset takes for it."""
+    """N, and what a reset takes for it."""
     for n in range(v.size):
-        m = np.int32(np.int32(abs(v[n]) if signed else v[n]) - off)
-        m = max(m, np.int32(0))
-        q = np.int32(np.float32(m) / np.float32(pitch[n]))  # at most one off: 24 bits of v, 24 of a float32
-        left = np.int32(m - np.int32(q * pitch[n]))
-        q = np.int32(q + np.int32(left >= pitch[n]) - np.int32(left < 0))
-        q = min(q, most)
-        q = np.int32(-q if signed and v[n] < 0 else q)
+        q = _even(v[n], pitch[n], off, most, signed)
         n_[n] = q
         owed[n] = np.int32(q * amount[n])
 
@@ -267,6 +272,33 @@ def _send(n_, spikes, counts):  # type: ignore[no-untyped-def]
         counts[n] = np.int32(counts[n] + np.int32(abs(n_[n])))
 
 
+@njit(error_model="numpy")
+def _step_even(acc, u, v, n_, slope, rules, values, spikes, counts):  # type: ignore[no-untyped-def]
+    """`_step_graded` for the usual case: nothing leaks in part, levels are even, resets are subtracted at once."""
+    _, _, signed, most_, _, off_, mirrored = rules
+    keep_syn, keep_mem, bias, low, _, pitch, amount = values
+    old_u, old_v = np.int32(keep_syn[0] >> 12), np.int32(keep_mem[0] >> 12)
+    most, off, kick = np.int32(most_), np.int32(off_), np.int32(slope)
+    over, wrong = np.int32(0), np.int32(0)
+    for n in range(spikes.size):
+        current = np.int32(acc[n] + np.int32(kick * n_[n]))
+        x = np.int32(np.int32(u[n] * old_u) + np.int32(current << _SHIFT))
+        beyond = _beyond(x)
+        x = np.int32(x - np.int32(beyond << _WRAP))
+        y = np.int32(np.int32(np.int32(v[n] * old_v) + x) + bias[n])
+        clipped = np.int32(min(max(y, np.int32(-_HALF + np.int32(1))), np.int32(_HALF - np.int32(1))))
+        over = np.int32(over + np.int32((beyond != 0) | (clipped != y)))
+        clipped = max(clipped, low[n])
+        q = _even(clipped, pitch[n], off, most, signed)
+        wrong = np.int32(wrong + np.int32((q > 255) | (mirrored & (x == _HALF))))
+        u[n] = x
+        v[n] = np.int32(clipped - np.int32(q * amount[n]))
+        n_[n] = q
+        spikes[n] = np.uint8(q)
+        counts[n] = np.int32(counts[n] + np.int32(abs(q)))
+    return np.int32(-1) if wrong else over
+
+
 @njit
 def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes, counts):  # type: ignore[no-untyped-def]
     """One step of any integer neuron (ir/nodes.py). Returns how many states overflowed, -1 where no byte holds n.
@@ -300,6 +332,15 @@ def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes,
 
 
 @njit
+def _usual(graded):  # type: ignore[no-untyped-def]
+    """Whether `_step_even` will do."""
+    (how, later, _, _, refractory, _, _), (keep_syn, keep_mem, _, _, _, _, _), levels = graded
+    if how == 2 or (how == 1 and later) or refractory or levels.shape[1] or max(keep_syn.size, keep_mem.size) > 1:
+        return False
+    return keep_syn[0] & 4095 == 0 and keep_mem[0] & 4095 == 0
+
+
+@njit
 def _visible(u, spikes, v):  # type: ignore[no-untyped-def]
     """v of a soft-reset population: u saturated, 0 where it fired."""
     for n in range(spikes.size):
@@ -319,7 +360,7 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
         recurrent: (weight [N, N padded to BLOCK] int16 flat or [0], lag) from the population to itself.
         selves: (weights [k, N] int32, lags [k]) elementwise synapses from the population to itself.
         tables: what a byte of the population stands for: (payload [256] or [0] where it is the byte, what it brings to
-            the input of the next step [256] or [0]).
+            the input of the next step [256] or [0], and the same per n where it grows evenly).
         base: [N] int32, added to the input of every step.
         drive: [B, T, N] int32 input from elsewhere, or [0, 0, 0].
         whole: the same in whole float32 numbers, as the int8 convolution gives it.
@@ -336,7 +377,7 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
     conv_weight, tap_to, tap_from, tap_start, shape = convolutions
     rec_weight, rec_lag = recurrent
     self_weights, self_lags = selves
-    own_table, kicks = tables
+    own_table, kicks, slope = tables
     mode, keep_syn, keep_mem, limit, bias = neuron
     threshold = np.int32(limit)
     out_words, out_bytes, counts = out
@@ -349,6 +390,7 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
     more = size if mode == 3 else 0
     n_, owed = np.zeros(more, np.int32), np.zeros(more, np.int32)
     wait, held = np.zeros(more, np.int32), np.zeros(more, np.int32)
+    usual = mode == 3 and _usual(graded)
     fused = mode == 0 and self_lags.size == 1 and self_lags[0] == 1
     over = 0
     for b in range(out_bytes.shape[0]):
@@ -375,6 +417,9 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
             if not fused:
                 for k in range(self_lags.size):
                     _add_self(out_bytes[b], own_table, self_lags[k], self_weights[k], t, acc)
+            if slope and not usual:
+                for n in range(size):
+                    acc[n] = np.int32(acc[n] + np.int32(slope * n_[n]))
             if kicks.shape[0] and t:
                 for n in range(size):
                     acc[n] = np.int32(acc[n] + kicks[out_bytes[b, t - 1, n]])
@@ -388,6 +433,11 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
                 over += _step_hard(acc, bias, u, v, threshold, spikes, counts[b])
             elif mode == 2:
                 over += _step_leaky(acc, bias, u, v, keep_syn, keep_mem, threshold, spikes, counts[b])
+            elif usual:
+                beyond = _step_even(acc, u, v, n_, slope, graded[0], graded[1], spikes, counts[b])
+                if beyond < 0:
+                    return -1
+                over += beyond
             else:
                 beyond = _step_graded(
                     acc, u, v, n_, owed, wait, held, graded[0], graded[1], graded[2], spikes, counts[b]

@@ -43,7 +43,7 @@ class Cell:
         start: (u [N], v [N]).
         payloads: of each byte n, [256]; empty where the payload is n.
         kicks: input of the next step that each byte n brings, [256], or empty.
-        step: the same where it is ``step * n``, else 0.
+        slope: the same where it is ``slope * n``, else 0.
         low, high: least and largest payload.
         limited: whether ``high`` is certain, not only what the kernel can hold.
         leaks_current: whether u carries over.
@@ -54,7 +54,7 @@ class Cell:
     graded: tuple[Rules, Values, Array] = (_NO_RULES, _NO_VALUES, _NO_LEVELS)
     payloads: Array = field(default_factory=lambda: _NONE)
     kicks: Array = field(default_factory=lambda: _NONE)
-    step: int = 0
+    slope: int = 0
     low: int = 0
     high: int = 1
     limited: bool = True
@@ -63,6 +63,11 @@ class Cell:
     def signed(self) -> bool:
         """Whether a byte is an int8."""
         return self.graded[0][2]
+
+    @property
+    def kicked(self) -> float:
+        """The largest input that its own spikes bring as resets."""
+        return float(np.abs(self.kicks).max(initial=abs(self.slope) * self.graded[0][3]))
 
     @property
     def keeps_current(self) -> bool:
@@ -123,7 +128,8 @@ def _graded(node: Neuron) -> Cell | None:
     rules = (how, node.reset_when == "next", signed, most, waits, int(node.fire == "gt"), False)
     values = (
         _keep(node, node.decays[0], 0), _keep(node, node.decays[1], ONE), _flat(node, node.bias), _flat(node, low),
-        _flat(node, node.v_reset if node.reset == "value" else 0), _flat(node, unit << _UNIT), _flat(node, taken << _UNIT),
+        _flat(node, node.v_reset if node.reset == "value" else 0), _flat(node, unit << _UNIT),
+        _flat(node, taken << _UNIT if how == 1 else 0),
     )
     ends = np.concatenate([sent, -sent if signed else sent[:0], [0]]) if sent.size else np.array([0, min(255, reach)])
     return Cell(
@@ -174,13 +180,14 @@ def _group(node: CubaLIF, group: Group) -> Cell | None:
     total = np.cumsum(group.steps)
     payloads = _table(total, -total if group.negative else total[:0])
     above, below = (np.cumsum(k, dtype=np.int64) for k in group.kicks)
-    even = not payloads.size and (above == above[0] * np.arange(1, count + 1)).all()
+    even = (above == above[0] * np.arange(1, count + 1)).all() and (not group.negative or (below == -above).all())
+    resets = bool(above.any() or below.any())
     if max(_most(total), _most(above), _most(below)) > _ROOM:
         return None
     high = int(total[-1])
     return Cell(
         (3, 0, 0, 0, _NONE), _start(node), (rules, values, levels), payloads,
-        kicks=_NONE if even or not (above.any() or below.any()) else _table(above, below), step=int(above[0]) if even else 0,
+        kicks=_table(above, below) if resets and not even else _NONE, slope=int(above[0]) if even else 0,
         low=-high if group.negative else 0, high=high,
     )
 

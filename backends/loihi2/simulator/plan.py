@@ -119,9 +119,7 @@ class _Planner:
         """The plan of one unit."""
         node, cell = self.network.neuron(unit.name), self.cells[unit.name]
         plan = PopulationPlan(unit.name, node.shape, cell, isinstance(node, LI), unit.group)
-        if cell.step:
-            plan.selves.append((np.full(plan.size, cell.step, np.int32), 1))
-        plan.bound = float(np.abs(cell.kicks).max(initial=abs(cell.step) * cell.high))
+        plan.bound = cell.kicked
         for wire in unit.wires:
             path = self.path(wire)
             plan.bound += path.bound

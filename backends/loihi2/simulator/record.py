@@ -46,11 +46,11 @@ class Recorder:
         """Replica i fires where n >= i; its v is u, within its limits, and 0 where it fired."""
         group, shape, trace = plan.group, plan.shape, self.trace
         assert group is not None
-        levels = len(group.positive)
+        signed = n.view(np.int8) if group.negative else n
         for sign, names in ((1, group.positive), (-1, group.negative)):
-            own = np.asarray(sign * n.view(np.int8) if group.negative else n)
-            counts = np.zeros((n.shape[0], levels, plan.size), np.int32)
-            count_levels(np.maximum(own, 0).astype(np.uint8) if group.negative else np.ascontiguousarray(n), counts)
+            own = np.ascontiguousarray(np.maximum(sign * signed, 0).astype(np.uint8) if group.negative else n)
+            counts = np.zeros((n.shape[0], len(names), plan.size), np.int32)
+            count_levels(own, counts)
             for i, name in enumerate(names):
                 trace.counts[name][part] = first(counts[:, i], shape)
                 if self.record == "counts":
@@ -72,7 +72,8 @@ def count_levels(n, counts):  # type: ignore[no-untyped-def]
             for start in range(0, steps, 255):
                 few[:] = 0
                 for t in range(start, min(start + 255, steps)):
+                    row = n[b, t]
                     for k in range(size):
-                        few[k] = np.uint8(few[k] + np.uint8(n[b, t, k] > i))
+                        few[k] = np.uint8(few[k] + np.uint8(row[k] > np.uint8(i)))
                 for k in range(size):
                     counts[b, i, k] += few[k]

@@ -153,8 +153,8 @@ class Simulator:
         selves = (np.array(weights, np.int32).reshape(-1, size), np.array(lags, np.int64))
         over = int(kernels.run_population(
             source, plan.matrix if events else NO_MATRIX, plan.conv.arguments if events else _NO_CONV,
-            plan.recurrent, selves, (cell.payloads, cell.kicks), base, drive, whole, cell.stock, cell.graded, cell.start,
-            (words, bytes_, counts), (u, v),
+            plan.recurrent, selves, (cell.payloads, cell.kicks, cell.slope), base, drive, whole,
+            cell.stock, cell.graded, cell.start, (words, bytes_, counts), (u, v),
         ))
         if over < 0:
             raise NoKernelError

@@ -186,7 +186,7 @@ class _Reader:
         delayed = any(isinstance(n, Delay) for n in self.nodes.values())
         name = self._neuron(layer, (count,), self._bias(layer, (count,)), last)
         if self.early and (recurrent or delayed):
-            self.notes.append(("receives spikes that biases cause in netx before the first frame; here there are none", name))
+            self.notes.append(("receives spikes that biases cause in netx before the first frame; here none do", name))
         if recurrent:
             self.nodes[f"{name}.recurrent"] = Linear(weight=weights[1])
             self.edges += [Edge(name, f"{name}.recurrent", True), Edge(f"{name}.recurrent", name)]

@@ -22,6 +22,8 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
         weights: [out, in] each, side by side in one layer (input weights, then recurrent ones): they share an exponent.
         max_payload: largest |payload| that arrives.
     """
+    if _plain(weights):
+        return list(weights)
     stacked = np.hstack(weights)
     low, high = int(stacked.min()), int(stacked.max())
     if low < 0 < high:
@@ -38,9 +40,17 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
 
 
 def weight_bits(weights: list[Array]) -> int:
-    """Bits netx gives the weights of a layer; its models on the CPU take 9, a chip's synapse has 8."""
+    """Bits (at most) that netx gives the weights of a layer; its models on the CPU take 9, a chip's synapse has 8."""
+    if _plain(weights):
+        return 8
     stacked = np.hstack(weights)
     return _scaled(stacked, int(stacked.min()), int(stacked.max()))[1] if stacked.any() else 1
+
+
+def _plain(weights: list[Array]) -> bool:
+    """Whether it is one matrix that fits 8 bits as it is: the usual case, told without a copy of it."""
+    low, high = int(weights[0].min()), int(weights[0].max())
+    return len(weights) == 1 and (-128 <= low < 0 < high <= 127 or 0 <= low < high <= 255)
 
 
 def fires_early(node: Neuron, current: Array, steps: int) -> bool:

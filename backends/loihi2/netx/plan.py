@@ -16,7 +16,7 @@ import numpy as np
 from d2e.backends.loihi2.forms import is_stock, replicas
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.netx.layer import Layer, PreventedError, as_frames, check_weights, delays, kernel
-from d2e.compiler.algebra import channels
+from d2e.compiler.algebra import MATRIX_LIMIT, channels
 from d2e.compiler.frontends.netx_arithmetic import fires_early
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.paths import Path, paths_into
@@ -28,12 +28,14 @@ from d2e.ir import (
     Delay,
     Finding,
     Flatten,
+    Input,
     Linear,
     Network,
+    Neuron,
     Scale,
     Synapse,
 )
-from d2e.ir.nodes import Array, Shape, integral
+from d2e.ir.nodes import Array, integral
 
 CODE = "D2E-NETX-010"
 
@@ -42,20 +44,27 @@ def plan(network: Network) -> tuple[list[Layer], list[Finding]]:
     """The layers in order, and what prevents each of the others; only without findings are they the network."""
     layers: list[Layer] = []
     findings: list[Finding] = []
-    before = _Before(list(network.inputs), 0, network.input.shape, network.input.max_payload)
-    early = False
-    for depth, (name, members) in enumerate(_chain(network), 1):
-        helpers = 0
+    groups: list[tuple[_Group, _Paths]] = []
+    before, payload = list(network.inputs), network.input.max_payload
+    for name, members in _chain(network):
         try:
-            layer, fires = _Group(network, name, members, before).layer(depth, early)
-            layers.append(layer)
-            early, helpers = early or fires, layer.helpers
+            group = _Group(network, name, members, before)
+            groups.append((group, group.paths()))
         except PreventedError as error:
             findings.append(Finding(CODE, error.message, name, error.hint))
-        before = _Before(members, helpers, network.neuron(members[0]).shape, 1)
+        before = members
+    early, helpers = False, 0
+    for depth, (group, paths) in enumerate(groups if not findings else [], 1):
+        try:
+            layer, fires = group.layer(paths, helpers, payload, depth, early)
+            layers.append(layer)
+            early, helpers, payload = early or fires, layer.helpers, 1
+        except PreventedError as error:
+            findings.append(Finding(CODE, error.message, group.name, error.hint))
+            helpers = 0
     last = {p.source for p in paths_into(network, network.outputs[0])}
-    if not last <= set(before.names):
-        other = sorted(last - set(before.names))
+    if not last <= set(before):
+        other = sorted(last - set(before))
         findings.append(Finding(CODE, "is read beside the last layer; netx has one output", other[0]))
     return layers, findings
 
@@ -65,21 +74,6 @@ def _chain(network: Network) -> Iterator[tuple[str, list[str]]]:
     for name, members in replicas(network).items():
         if not network.neuron(members[0]).metadata.get(HELPER):
             yield name, members
-
-
-@dataclass(frozen=True)
-class _Before:
-    """What a layer may listen to: the populations of the layer before it (or the input), and its helpers."""
-
-    names: list[str]
-    helpers: int
-    shape: Shape
-    payload: int
-
-    @property
-    def size(self) -> int:
-        """Neurons of the layer, without its helpers."""
-        return len(self.names) * math.prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,29 +86,67 @@ class _Map:
     delay: int
 
 
-class _Group:
-    """One population of the source network: the populations that stand for it."""
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """What leads into a layer: from the layer before it, from itself one step late, from its always-on neuron."""
 
-    def __init__(self, network: Network, name: str, members: list[str], before: _Before) -> None:
+    forward: list[_Map]
+    back: list[_Map]
+    on: list[_Map]
+
+
+class _Group:
+    """One population of the source network: the populations that stand for it; ``before``: those of the layer before."""
+
+    def __init__(self, network: Network, name: str, members: list[str], before: list[str]) -> None:
         self.network, self.name, self.members, self.before = network, name, members, before
         self.neurons = [network.neuron(m) for m in members]
         self.shape = self.neurons[0].shape
         self.size = math.prod(self.shape)
+        source = network.nodes[before[0]]
+        assert isinstance(source, (Input, Neuron))
+        self.entry = source.shape
 
-    def layer(self, depth: int, early: bool) -> tuple[Layer, bool]:
-        """The layer, and whether it fires before frame 0 arrives; ``early``: whether a layer before it does."""
+    def paths(self) -> _Paths:
+        """What leads into it.
+
+        Raises:
+            PreventedError: for all that is seen without a look at the weights.
+        """
         self._check_neurons()
         maps = [self._map(path) for member in self.members for path in paths_into(self.network, member)]
-        forward = [m for m in maps if m.path.source in self.before.names and not m.path.recurrent]
+        forward = [m for m in maps if m.path.source in self.before and not m.path.recurrent]
         back = [m for m in maps if m.path.source in self.members and m.path.recurrent == 1 and not m.delay]
         on = [m for m in maps if _always_on(self.network, m.path.source)]
         other = sorted({m.path.source for m in maps if m not in (*forward, *back, *on)})
         if other:
             raise PreventedError(f"receives spikes of {', '.join(map(repr, other))}; netx is a chain of layers, each fed by "
                                  "the one before it alone")
-        layer = (self._dense if len(self.shape) == 1 else self._frames)(forward, back, on)
+        if len(self.shape) > 1:
+            self._check_frames(forward, back, on)
+        elif (back or on) and (len(self.members) * self.size + 1) ** 2 > MATRIX_LIMIT:
+            raise PreventedError("feeds back onto itself (soft reset, bias or recurrent layer); netx needs a matrix of "
+                                 f"all its {len(self.members) * self.size:,} neurons for that")
+        return _Paths(forward, back, on)
+
+    def layer(self, paths: _Paths, helpers: int, payload: int, depth: int, early: bool) -> tuple[Layer, bool]:
+        """The layer, and whether it fires before frame 0 arrives.
+
+        Args:
+            paths: of it.
+            helpers: always-on neurons of the layer before.
+            payload: largest that arrives.
+            depth: 1 for the first layer.
+            early: whether a layer before fires before frame 0 arrives.
+
+        Raises:
+            PreventedError: netx does not hold its weights or biases.
+        """
+        layer = self._frames(paths) if len(self.shape) > 1 else self._dense(paths, helpers)
+        if layer.kernel is None:
+            check_weights(layer, payload)
         fires = self._fires(layer, depth)
-        if back and (fires or early):
+        if paths.back and (fires or early):
             raise PreventedError("fires on its bias before the first frame arrives, and feeds that back to itself")
         if early and layer.delay is not None:
             raise PreventedError("receives, late, spikes that a bias causes before the first frame arrives")
@@ -160,34 +192,44 @@ class _Group:
 
     # ----- dense layers
 
-    def _dense(self, forward: list[_Map], back: list[_Map], on: list[_Map]) -> Layer:
+    def _dense(self, paths: _Paths, helpers_before: int) -> Layer:
         registers, lowered = self._registers()
-        helpers, count = int(bool(on)), len(self.members) * self.size
-        weight = np.zeros((count + helpers, self.before.size + self.before.helpers), np.int64)
-        recurrent = np.zeros((count + helpers,) * 2, np.int64)
-        delay = np.full(weight.shape, -1)
-        for m in forward:
-            place, matrix = self._place(m, self.before.names, math.prod(self.before.shape), 0)
-            if ((delay[place] >= 0) & (delay[place] != m.delay) & (matrix != 0)).any():
-                raise PreventedError("has several delays between the same two neurons")
-            delay[place][matrix != 0] = m.delay
-            weight[place] += matrix
-        for m in back:
-            place, matrix = self._place(m, self.members, self.size, 0)
-            recurrent[place] += matrix
-        for m in on:
-            place, matrix = self._place(m, [m.path.source], 1, count)
-            recurrent[place] += matrix
+        helpers, count = int(bool(paths.on)), len(self.members) * self.size
+        recurrent = None
+        if paths.back or paths.on:
+            recurrent = np.zeros((count + helpers,) * 2, np.int64)
+            for m in paths.back:
+                place, matrix = self._place(m, self.members, self.size, 0)
+                recurrent[place] += matrix
+            for m in paths.on:
+                place, matrix = self._place(m, [m.path.source], 1, count)
+                recurrent[place] += matrix
         bias = np.concatenate([
             *(np.broadcast_to(n.bias // UNIT - less, self.shape) for n, less in zip(self.neurons, lowered, strict=True)),
             np.full(helpers, registers[2] + 1),
         ])
-        layer = Layer(
-            self.name, (count + helpers,), weight, self._bias(bias), registers, recurrent if back or on else None,
-            delays(delay), flatten=len(self.before.shape) > 1, helpers=helpers,
-        )
-        check_weights(layer, self.before.payload)
-        return layer
+        weight, delay = self._weights(paths.forward, count + helpers, helpers_before)
+        return Layer(self.name, (count + helpers,), weight, self._bias(bias), registers, recurrent, delay,
+                     flatten=len(self.entry) > 1, helpers=helpers)
+
+    def _weights(self, forward: list[_Map], rows: int, helpers: int) -> tuple[Array, Array | None]:
+        """[out, in] of all paths from the layer before, and their delays."""
+        width = math.prod(self.entry)
+        columns = len(self.before) * width + helpers
+        only = forward[0].node if len(forward) == 1 and not forward[0].delay else None
+        if isinstance(only, Linear) and only.weight.shape == (rows, columns) and forward[0].factor == 1:
+            return only.weight, None  # the usual case, without a copy
+        if rows * columns > MATRIX_LIMIT:
+            raise PreventedError(f"its weights become one matrix of {rows * columns:,} numbers; too large")
+        weight = np.zeros((rows, columns), np.int64)
+        delay = np.full(weight.shape, -1)
+        for m in forward:
+            place, matrix = self._place(m, self.before, width, 0)
+            if ((delay[place] >= 0) & (delay[place] != m.delay) & (matrix != 0)).any():
+                raise PreventedError("has several delays between the same two neurons")
+            delay[place][matrix != 0] = m.delay
+            weight[place] += matrix
+        return weight, delays(delay)
 
     def _place(self, m: _Map, sources: list[str], width: int, offset: int) -> tuple[tuple[slice, slice], Array]:
         """Where a path's weights stand in the matrix of the layer, and they."""
@@ -219,7 +261,7 @@ class _Group:
 
     # ----- convolutions
 
-    def _frames(self, forward: list[_Map], back: list[_Map], on: list[_Map]) -> Layer:
+    def _check_frames(self, forward: list[_Map], back: list[_Map], on: list[_Map]) -> None:
         if len(self.members) > 1:
             raise PreventedError("is several levels of a map of neurons; netx has resets between them in dense layers alone")
         if back:
@@ -229,7 +271,9 @@ class _Group:
             raise PreventedError("is a map of neurons with an always-on neuron beside it, which netx cannot place")
         if len(forward) != 1 or forward[0].delay or len(self.shape) > 3:
             raise PreventedError("is a map of neurons that is not fed by exactly one convolution without delay")
-        found = kernel(self._convolution(forward[0]))
+
+    def _frames(self, paths: _Paths) -> Layer:
+        found = kernel(self._convolution(paths.forward[0]))
         registers, _ = self._registers()
         bias = np.asarray(self.neurons[0].bias // UNIT)
         per_channel, shape = channels(bias, self.shape), as_frames(self.shape)

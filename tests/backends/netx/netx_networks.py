@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 
+from d2e.backends.loihi2.forms import replicas
 from d2e.backends.loihi2.map_neurons import MapNeurons
-from d2e.compiler.passes.canonicalise import Canonicalise
+from d2e.compiler.passes.canonicalise import HELPER, Canonicalise
 from d2e.ir import (
     IF,
     LI,
@@ -28,6 +30,7 @@ from d2e.ir import (
     Output,
 )
 from d2e.ir.nodes import Shape, integral
+from d2e.ir.reference import Trace
 from d2e.ir.shapes import output_shape
 
 KINDS = (
@@ -81,6 +84,21 @@ class Chain:
             common["decay_syn"] = integral(int(self.rng.choice([0, 0, 2000, ONE - 1])))
         return common
 
+    def conv(self, channels: int) -> None:
+        self.add(f"conv{len(self.nodes)}", Conv2d(weight=self.weights(channels, self.shape[0], 3, 3), padding=(1, 1)))
+
+    def late(self, size: int, steps: int) -> None:
+        self.dense(size)
+        self.add(f"delay{len(self.nodes)}", Delay(steps=steps))
+
+    def flat_copy(self, source: str, target: str) -> tuple[Flatten, Linear]:
+        """Two nodes that lead from any population to a flat one."""
+        shapes = [cast("Neuron", self.nodes[n]).shape for n in (source, target)]
+        return Flatten(), Linear(weight=self.weights(shapes[1][0], int(np.prod(shapes[0]))))
+
+    def path(self, *names: str) -> list[Edge]:
+        return [Edge(a, b) for a, b in pairwise(names)]
+
     def back(self, name: str) -> None:
         size = self.shape[0]
         self.nodes[f"{name}.back"] = Linear(weight=self.weights(size, size, reach=20))
@@ -91,12 +109,21 @@ class Chain:
         network = Network(self.nodes, tuple(self.edges))
         return MapNeurons(burst="replicas").run(Canonicalise().run(network, cast("Any", None)), cast("Any", None))
 
-    def frames(self, density: float = 0.4, batch: int = 2) -> np.ndarray:
+    def frames(self, density: float = 0.4, batch: int = 1) -> np.ndarray:
         entry = cast("Input", self.nodes["input"])
         shape = (batch, TIME, *entry.shape)
         low = -entry.max_payload if entry.coding == "signed" else 0
         values = self.rng.integers(low, entry.max_payload + 1, shape)
         return np.where(self.rng.random(shape) < density, values, 0)
+
+
+def output_of(network: Network, trace: Trace) -> tuple[np.ndarray, bool]:
+    """What the last layer of the file sends for every frame [batch, time, N], and whether it is a membrane."""
+    groups = [m for m in replicas(network).values() if not network.neuron(m[0]).metadata.get(HELPER)]
+    silent = isinstance(network.neuron(groups[-1][0]), LI)
+    table = trace.v if silent else trace.spikes
+    parts = [table[m].reshape(*table[m].shape[:2], -1) for m in groups[-1]]
+    return np.concatenate(parts, axis=-1), silent
 
 
 def random_network(kind: str, seed: int) -> tuple[Network, np.ndarray]:
@@ -173,7 +200,8 @@ def _biased(b: Chain, number: int) -> None:
 
 def _soft_biased(b: Chain, number: int) -> None:
     b.dense(6)
-    b.neurons(IF, reset="subtract", fire="ge", bias=b.weights(6, reach=14) << 6, threshold=integral(int(b.rng.integers(60, 120))))
+    b.neurons(IF, reset="subtract", fire="ge", bias=b.weights(6, reach=14) << 6,
+              threshold=integral(int(b.rng.integers(60, 120))))
 
 
 def _burst(b: Chain, number: int) -> None:
@@ -190,6 +218,6 @@ def _levels(b: Chain, number: int) -> None:
 
 
 _LAYERS: dict[str, Any] = {
-    "dense": _dense, "conv": _conv, "line": _line, "recurrent": _recurrent, "delay": _delay, "soft": _soft, "biased": _biased,
-    "soft_biased": _soft_biased, "burst": _burst, "levels": _levels, "payload": _dense, "readout": _dense,
+    "dense": _dense, "conv": _conv, "line": _line, "recurrent": _recurrent, "delay": _delay, "soft": _soft,
+    "biased": _biased, "soft_biased": _soft_biased, "burst": _burst, "levels": _levels, "payload": _dense, "readout": _dense,
 }

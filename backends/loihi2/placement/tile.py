@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from d2e.backends.loihi2.placement.layer import Layer
+from d2e.backends.loihi2.placement.layer import Dense, Layer
 from d2e.backends.loihi2.placement.model import Excess, Load
 from d2e.ir import UnsupportedError
 from d2e.ir.nodes import Array, Shape
@@ -86,17 +86,17 @@ def cut(layer: Layer, core: int) -> Cut:
     if excess is not None:
         raise UnsupportedError(
             "D2E-FIT-001", f"does not fit: one neuron of it alone needs {excess.used:,} {excess.label} on core {core}, "
-            f"a core has {excess.limit:,}", node=layer.name, hint=_way_out(excess),
+            f"a core has {excess.limit:,}", node=layer.name, hint=_way_out(layer, excess),
         )
     extent = _vector(layer) if len(layer.shape) == 1 else _map(layer)
     return Cut(layer, extent)
 
 
-def _way_out(excess: Excess) -> str:
-    if excess.label == "axons in":
-        return "Give its neurons fewer inputs: pool or stride before the layer, or put a smaller layer between."
+def _way_out(layer: Layer, excess: Excess) -> str:
     if excess.label in ("axons out", "entries of axon memory"):
         return "Let it feed fewer layers."
+    if any(isinstance(synapses, Dense) for _, synapses in layer.arriving):
+        return "Give its neurons fewer inputs: pool or stride before the layer, or put a smaller layer between."
     return "Use fewer input channels, a smaller kernel, groups, or fewer --weight-bits."
 
 

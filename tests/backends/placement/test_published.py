@@ -14,10 +14,8 @@ import pytest
 from d2e.backends.loihi2.placement import Place, estimate
 from d2e.backends.loihi2.placement.model import Load, row_words, total
 from d2e.compiler.target import find
-from d2e.ir import Conv2d, CubaLIF, FixedPoint, Flatten, Input, Linear, Network, Node, Output, Quantized, Scale
-from d2e.ir.network import chain
-from d2e.ir.nodes import integral, real
-from d2e.ir.shapes import output_shape
+from d2e.ir import Network, Scale
+from d2e.ir.nodes import integral
 
 YOLO = [  # AxonIn %, Neurons %, Synapses %, AxonMap %, AxonMem %, Total %, cores, tile (width, height, channels)
     (0.01, 65.64, 19.20, 16.80, 0.00, 42.26, 4, (4, 14, 48)),
@@ -36,56 +34,20 @@ PILOT_LIF = [  # neurons, words of synapses (of a core), cores; the input layer 
     (50, 1300, 1), (10, 150, 1), (1, 10, 1),
 ]
 PILOT_BITS = (8, 7, 6, 5, 5)
-"""Weight bits at which the kernels' published words are exact; the network.net files hold such weights."""
+"""Weight bits at which the kernels take exactly the published words."""
 
 
-def lif(shape: tuple[int, ...]) -> CubaLIF:
-    zero, one = integral(0), integral(1)
-    return CubaLIF(
-        shape=shape, decay_syn=zero, decay_mem=integral(4096), threshold=integral(100), fire="gt", reset="zero", gain=one,
-        bias=zero, v_reset=zero, v_init=zero, amplitude=one, u_init=zero, arithmetic=FixedPoint(),
-    )
-
-
-class Builder:
-    """A lowered network, layer after layer, with random weights."""
-
-    def __init__(self, *shape: int) -> None:
-        self.shape: tuple[int, ...] = shape
-        self.rng = np.random.default_rng(0)
-        self.nodes: list[tuple[str, Node]] = [("input", Input(shape=shape))]
-
-    def add(self, name: str, *synapses: Node) -> Builder:
-        for i, node in enumerate(synapses):
-            self.shape = output_shape(name, node, self.shape)
-            self.nodes.append((f"{name}.w{i}", node))
-        self.nodes.append((name, lif(self.shape)))
-        return self
-
-    def conv(self, channels: int, size: int, bits: int, stride: tuple[int, int], padding: tuple[int, int]) -> Builder:
-        weight = self.rng.integers(-8, 8, (channels, self.shape[0], size, size))
-        name = f"conv{len(self.nodes)}"
-        return self.add(name, Conv2d(weight=weight, stride=stride, padding=padding, quantized=Quantized(bits, real(1))))
-
-    def dense(self, outputs: int) -> Builder:
-        flat: list[Node] = [Flatten()] if len(self.shape) > 1 else []
-        weight = self.rng.integers(-8, 8, (outputs, int(np.prod(self.shape))))
-        return self.add(f"fc{len(self.nodes)}", *flat, Linear(weight=weight, quantized=Quantized(8, real(1))))
-
-    def network(self) -> Network:
-        return chain([*self.nodes, ("output", Output(shape=self.shape))])
-
-
-def dense(*sizes: int) -> Network:
-    builder = Builder(sizes[0])
+def dense(build: Any, *sizes: int) -> Network:
+    builder = build(sizes[0])
     for size in sizes[1:]:
         builder.dense(size)
-    return builder.network()
+    network: Network = builder.network()
+    return network
 
 
-def pilotnet(*, image: bool) -> Network:
+def pilotnet(build: Any, *, image: bool) -> Network:
     """PilotNet for frames [3, 66, 200]; with ``image`` the input is a population, as in the LIF version."""
-    builder = Builder(3, 66, 200)
+    builder = build(3, 66, 200)
     if image:
         builder.add("image", Scale(scale=integral(1)))
     shapes = [(24, (2, 2), 0), (36, (2, 2), 0), (48, (2, 2), 0), (64, (2, 1), 1), (64, (1, 1), 0)]
@@ -93,18 +55,20 @@ def pilotnet(*, image: bool) -> Network:
         builder.conv(channels, 3, bits, stride, (pad, 0))
     for size in (100, 50, 10, 1):
         builder.dense(size)
-    return builder.network()
+    network: Network = builder.network()
+    return network
 
 
-def yolo_kp() -> Network:
-    """YOLO-KP for frames [3, 448, 448], 5-bit weights but where the published share says 4 or 6."""
-    builder = Builder(3, 448, 448)
+def yolo_kp(build: Any) -> Network:
+    """YOLO-KP for frames [3, 448, 448], at weight bits whose kernels fit as the published ones do."""
+    builder = build(3, 448, 448)
     for channels, size, stride, bits in (
         (16, 3, 2, 5), (32, 3, 2, 5), (64, 3, 2, 5), (128, 3, 2, 5), (256, 3, 1, 5), (256, 3, 2, 4), (512, 3, 1, 5),
         (256, 1, 1, 5), (512, 3, 1, 5), (48, 1, 1, 6),
     ):
         builder.conv(channels, size, bits, (stride, stride), (size // 2, size // 2))
-    return builder.network()
+    network: Network = builder.network()
+    return network
 
 
 def placed(network: Network, **options: Any) -> Any:
@@ -128,20 +92,20 @@ def test_words_of_a_dense_layer_are_the_published_ones() -> None:
     assert [axons * row_words(targets) for axons, targets in ((10, 1), (50, 10), (100, 50))] == [10, 150, 1300]
 
 
-def test_mnist_takes_its_published_five_cores() -> None:
-    found = placed(dense(784, 128, 64, 10))
-    assert found["fit"]["cores"]["used"] == estimate(dense(784, 128, 64, 10)) == 5
+def test_mnist_takes_its_published_five_cores(build: Any) -> None:
+    network = dense(build, 784, 128, 64, 10)
+    assert placed(network)["fit"]["cores"]["used"] == estimate(network) == 5
 
 
 @pytest.mark.parametrize(("image", "published"), [(True, 74), (False, 61)], ids=["LIF", "SDNN"])
-def test_pilotnet_takes_its_published_cores(image: bool, published: int) -> None:
+def test_pilotnet_takes_its_published_cores(build: Any, image: bool, published: int) -> None:
     """The dense layer of 2560 inputs fits 7 cores; Intel's partitioner cut it into 12."""
-    found = placed(pilotnet(image=image))
+    found = placed(pilotnet(build, image=image))
     assert found["fit"]["cores"]["used"] == pytest.approx(published, rel=0.1)
 
 
-def test_pilotnet_is_cut_as_published() -> None:
-    found = placed(pilotnet(image=True))
+def test_pilotnet_is_cut_as_published(build: Any) -> None:
+    found = placed(pilotnet(build, image=True))
     rows = {}
     for row in found["cores"]["rows"]:  # the first core of a layer holds a whole tile
         rows.setdefault(row[2].split("[")[0], (row[3], row[4]))
@@ -152,14 +116,14 @@ def test_pilotnet_is_cut_as_published() -> None:
     assert list(rows.values())[7:] == [r[:2] for r in PILOT_LIF[7:]]
 
 
-def test_yolo_is_cut_as_published() -> None:
-    found = placed(yolo_kp(), chips=8)
+def test_yolo_is_cut_as_published(build: Any) -> None:
+    found = placed(yolo_kp(build), chips=8)
     assert found["fit"]["cores"] == {"used": 574, "limit": 1024}
     assert [p["cores"] for p in found["populations"].values()] == [row[6] for row in reversed(YOLO)]
     assert found["fit"]["chips"] == {"used": 5, "limit": 8}
     assert found["traffic"]["edges"] > 0
 
 
-def test_oxford_takes_one_core_less_than_published() -> None:
+def test_oxford_takes_one_core_less_than_published(build: Any) -> None:
     """200-256-200: two layers of two cores; the partitioner of 2022 took 20 bits a synapse and three cores for the first."""
-    assert placed(dense(200, 256, 200))["fit"]["cores"]["used"] == 4
+    assert placed(dense(build, 200, 256, 200))["fit"]["cores"]["used"] == 4

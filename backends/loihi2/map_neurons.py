@@ -26,12 +26,12 @@ from d2e.backends.loihi2.forms import (
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.replicate import Level, replicate
-from d2e.backends.loihi2.rules import LOWERED_RULES, SOURCE_RULES, check
+from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, check
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
 from d2e.ir import IF, LI, CubaLIF, Edge, Finding, MultiThreshold, Network, Neuron, Node, Scale, raise_findings
-from d2e.ir.nodes import Array, integral
+from d2e.ir.nodes import integral
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -92,7 +92,8 @@ class MapNeurons(Pass):
             its own), or "auto": replicas while they fit, see `choose`.
         soft_reset: "exact"; "fallback" keeps to decays that every microcode takes (du=0 for -1, dv=4095 for 4096): it
             leaks 1/4096 of the charge per step, and resets to zero behind a synaptic current.
-        graded: whether the target has graded processes for what stock neurons cannot do.
+        graded: whether the target has graded processes for what stock neurons cannot do; a chip has none, but hazards
+            that are told.
         cores: there are; None: one chip's.
     """
 
@@ -119,6 +120,8 @@ class MapNeurons(Pass):
         forms = self.choose(network)
         result = self._lower(network, forms)
         raise_findings(check(result, LOWERED_RULES))
+        for hazard in () if self.graded else check(result, HAZARDS):
+            result = warn(result, hazard.code, f"{hazard.message}. {hazard.hint}", hazard.node)
         told = {n: {"form": f.kind, "why": f.why} for n, f in forms.items()}
         return _warned(result.with_metadata(forms=told), network, forms, self.soft_reset)
 
@@ -202,7 +205,7 @@ class MapNeurons(Pass):
             return
         nodes[name] = mapped(levels[0].threshold, 1)
         if node.reset == "subtract":
-            nodes[f"{name}.reset"] = Scale(scale=integral(-levels[0].reset))
+            nodes[f"{name}.reset"] = Scale(scale=-levels[0].reset)
             edges += [Edge(name, f"{name}.reset", recurrent=True), Edge(f"{name}.reset", name)]
 
 
@@ -219,16 +222,18 @@ def _levels(node: Neuron) -> list[Level]:
     """The levels of an integer population with a soft reset, or none at all, as stock neurons have them."""
     if isinstance(node, MultiThreshold):
         thresholds = node.levels * int(node.threshold)
-        amounts: Array = thresholds if node.reset_by is None else node.reset_by
         steps = np.diff(node.levels if node.payloads is None else node.payloads, prepend=0)
+        amounts = list(np.diff(thresholds if node.reset_by is None else node.reset_by, prepend=0))
     else:
-        count = np.arange(1, node.max_spikes + 1)
-        thresholds = count * int(node.threshold)
-        amounts = count * int(node.threshold if node.reset_by is None else node.reset_by)
-        steps = np.ones(len(count), np.int64)
-    resets = np.diff(amounts, prepend=0) if node.reset == "subtract" else np.zeros(len(thresholds), np.int64)
+        thresholds = np.arange(1, node.max_spikes + 1) * int(node.threshold)
+        steps = np.ones(node.max_spikes, np.int64)
+        amounts = [node.threshold if node.reset_by is None else node.reset_by] * node.max_spikes
+    if node.reset == "none":
+        amounts = [integral(0)] * len(thresholds)
     below = int(node.fire == "ge" and _integral(node))  # in whole units v >= theta is v > theta - 1
-    return [Level(int(t) - below, int(r), int(s)) for t, r, s in zip(thresholds, resets, steps, strict=True)]
+    return [
+        Level(int(t) - below, integral(r), int(s)) for t, r, s in zip(thresholds, amounts, steps, strict=True)
+    ]
 
 
 def _integral(node: Neuron) -> bool:

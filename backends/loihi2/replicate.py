@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from d2e.backends.loihi2.forms import Replica
 from d2e.compiler.algebra import weight_of, with_weight
 from d2e.ir import CubaLIF, Delay, Edge, Flatten, Node, Scale, Synapse
-from d2e.ir.nodes import integral
+from d2e.ir.nodes import Array, integral
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Level:
 
     Attributes:
         threshold: in weight units, as the stock neuron compares (v > threshold).
-        reset: what a spike of it takes, in weight units.
+        reset: what a spike of it takes, in weight units; one number, or one per neuron.
         step: what it adds to the payload.
     """
 
     threshold: int
-    reset: int
+    reset: Array
     step: int
 
 
@@ -96,14 +98,15 @@ def _take(
     base: str, levels: list[Level], sign: int, firing: list[str], hit: list[str], nodes: dict[str, Node], edges: list[Edge]
 ) -> None:
     """Synapses by which a spike changes the charge of a group one step later; equal amounts share one."""
-    alike = len({level.reset for level in levels}) == 1
+    alike = all(np.array_equal(level.reset, levels[0].reset) for level in levels)
     for i, (own, level) in enumerate(zip(firing, levels, strict=True), 1):
         node = base if alike else f"{base}.{i}"
-        if level.reset and node not in nodes:
-            nodes[node] = Scale(scale=integral(sign * level.reset))
+        if not level.reset.any():
+            continue
+        if node not in nodes:
+            nodes[node] = Scale(scale=sign * level.reset)
             edges += [Edge(node, target) for target in hit]
-        if level.reset:
-            edges.append(Edge(own, node, recurrent=True))
+        edges.append(Edge(own, node, recurrent=True))
 
 
 def _negated(name: str, nodes: dict[str, Node], edges: list[Edge]) -> list[Edge]:

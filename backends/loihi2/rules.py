@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from d2e.backends.loihi2.forms import is_graded, replica_of
-from d2e.backends.loihi2.limits import LIMITS, UNIT
+from d2e.backends.loihi2.forms import is_graded, is_stock, replica_of
+from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.replicate import is_step
 from d2e.compiler.passes.ranges import payload_range
 from d2e.compiler.paths import Path, all_paths, paths_into
@@ -15,6 +15,7 @@ from d2e.ir import (
     LI,
     Conv1d,
     Conv2d,
+    CubaLIF,
     Delay,
     Finding,
     Linear,
@@ -172,6 +173,34 @@ LOWERED_RULES: tuple[Rule, ...] = (
     synapse_is_known, delay_fits, readout_ends, layer_is_flat,
 )
 """What the lowered network must satisfy."""
+
+
+def _hazard(code: str, message: str, node: str, hint: str) -> Finding:
+    return Finding(code, message, node, hint, severity="warning")
+
+
+def convolution_is_small(network: Network) -> Iterator[Finding]:
+    """Known on the chip: spikes at x = n * 256 - 1 of wide maps may be lost (lava-dl, netx/yolo_kp/run.ipynb)."""
+    shapes = infer_shapes(network)
+    for name, node in network.nodes.items():
+        shape = shapes[network.incoming[name][0].source] if isinstance(node, (Conv1d, Conv2d)) else ()
+        if max(shape[1:], default=0) >= _WIDE:
+            size = " x ".join(map(str, shape[1:]))
+            yield _hazard("D2E-LOIHI-022", f"convolves maps of {size}; from {_WIDE} on, chips have been seen to drop "
+                          "spikes, which no simulation shows", name, "Use a larger stride before it.")
+
+
+def decay_is_documented(network: Network) -> Iterator[Finding]:
+    """du = -1 and dv = 4096 lie outside the 12 bits that Lava documents; whether the chip takes them is not public."""
+    for name, node in _neurons(network):
+        if isinstance(node, CubaLIF) and is_stock(node) and (node.decay_syn == DECAY_ONE or node.decay_mem == 0):
+            yield _hazard("D2E-LOIHI-025", "keeps its charge with du=-1 or dv=4096; whether the chip's closed microcode "
+                          "takes them is not known", name, "Use --soft-reset fallback if it does not.")
+
+
+_WIDE = 256
+HAZARDS: tuple[Rule, ...] = (convolution_is_small, decay_is_documented)
+"""What no simulation shows, but a chip may do otherwise: warnings."""
 
 
 def check(network: Network, rules: tuple[Rule, ...]) -> list[Finding]:

@@ -64,8 +64,8 @@ class Loihi2Target:
         ]
 
     def lowered(self, network: Network) -> bool:
-        """Whether a network consists of stock neurons and graded processes."""
-        return lowered(network) is None
+        """Whether every population of a network has been given its form."""
+        return "forms" in network.metadata and lowered(network) is None
 
     def prepare(self, network: Network, engine: str) -> None:
         """Raise what would stop `run`.
@@ -123,8 +123,7 @@ class Loihi2Target:
         """Steps from a frame to the output it causes."""
         from d2e.backends.loihi2.lava.schedule import schedule
 
-        plan = schedule(network)
-        return plan.depth[plan.readout]
+        return schedule(network).latency
 
 
 @lru_cache(maxsize=4)

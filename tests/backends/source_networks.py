@@ -1,7 +1,8 @@
 """Random float networks of what Loihi 2 takes, and frames: they go through the whole pipeline.
 
 ``random_source(seed)`` draws IF, LIF and CubaLIF with every reset, per-channel thresholds, bias, gain, start values,
-convolutions with pooling, recurrence, a membrane readout, and payloads or signs at the input.
+convolutions with pooling, recurrence, a membrane readout, and payloads or signs at the input; with ``several`` also bursts
+of up to 8 and multi-threshold neurons.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from d2e.ir import (
     Flatten,
     Input,
     Linear,
+    MultiThreshold,
     Network,
     Neuron,
     Node,
@@ -36,8 +38,9 @@ STEPS = 10
 
 
 class _Builder:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, several: bool) -> None:
         self.rng = np.random.default_rng(seed)
+        self.several = several
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
         self.shape: tuple[int, ...] = ()
@@ -100,7 +103,34 @@ class _Builder:
         options |= {name: self.value(low, high, share) for name, low, high, share in extras if self.chance(0.3)}
         if options["reset"] == "value":
             options |= {"reset_when": "same", "v_reset": self.value(-0.3, 0.3, 0)}
+        if self.several:
+            cls = self.levels(cls, options)
         self.add("neuron", cls(shape=self.shape, **options))
+
+    def levels(self, cls: type[Neuron], options: dict[str, Any]) -> type[Neuron]:
+        """Let the neuron send more than one spike, mostly in a form that replicas have."""
+        rng = self.rng
+        if self.chance(0.8):
+            options["reset"] = self.pick("subtract", "subtract", "none")
+            options.pop("v_reset", None)
+            cls = self.pick(IF, LIF) if cls is CubaLIF else cls
+            options.pop("decay_syn", None)
+        if cls is IF:
+            options.pop("decay_mem", None)
+        elif "decay_mem" not in options:
+            options["decay_mem"] = np.float64(rng.uniform(0, 1))
+        if options["reset"] == "value" or self.chance(0.6):
+            options["max_spikes"] = 1 if options["reset"] == "value" else int(rng.integers(1, 9))
+            return cls
+        count = int(rng.integers(1, 6))
+        levels = 0.3 * 2.0 ** np.arange(count) if self.chance(0.5) else np.cumsum(rng.uniform(0.2, 0.6, count))
+        dropped = ("reset_by", "decay_syn", "threshold")
+        kept = {k: v for k, v in options.items() if k not in dropped}
+        options.clear()
+        options |= {"decay_mem": np.float64(1), **kept, "levels": levels, "signed": self.chance(0.5)}
+        if self.chance(0.4):
+            options["payloads"] = np.cumsum(rng.integers(1, 4, count)) * 0.5
+        return MultiThreshold
 
     def recurrence(self) -> None:
         population, shape = self.last, self.shape
@@ -134,9 +164,9 @@ class _Builder:
         return verified(Network(self.nodes, tuple(self.edges)))
 
 
-def random_source(seed: int) -> tuple[Network, np.ndarray]:
+def random_source(seed: int, several: bool = False) -> tuple[Network, np.ndarray]:
     """A float network and frames [2, STEPS, *shape]; the same for the same seed."""
-    builder = _Builder(seed)
+    builder = _Builder(seed, several)
     network = builder.network()
     source = network.input
     size = (2, STEPS, *source.shape)

@@ -19,6 +19,13 @@ BLOCK = 16
 """int32 lanes of a 512-bit register; rows of matrices are padded to it."""
 
 
+@njit
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    """A loop: numba compiles seconds longer for an assignment of arrays, most of it its error message."""
+    for n in range(source.size):
+        target[n] = source[n]
+
+
 @njit(inline="always")
 def _active(words, index):  # type: ignore[no-untyped-def]
     """Positions of the non-zero bytes of a row given as 64-bit words; returns how many."""
@@ -264,12 +271,21 @@ def _rest(v, held, n_, owed, wait, refractory):  # type: ignore[no-untyped-def]
         wait[n] = refractory if n_[n] != 0 else max(np.int32(wait[n] - 1), np.int32(0))
 
 
+@njit(inline="always")
+def _wrong(n, u, mirrored):  # type: ignore[no-untyped-def]
+    """1 where no byte holds n, or where the negative replicas wrap at another end than the positive ones."""
+    return np.int32((n > np.int32(255)) | (mirrored & (u == _HALF)))
+
+
 @njit
-def _send(n_, spikes, counts):  # type: ignore[no-untyped-def]
-    """N as bytes, and |n| added to the counts."""
+def _send(u, n_, mirrored, spikes, counts):  # type: ignore[no-untyped-def]
+    """N as bytes, and |n| added to the counts. Returns how many neurons no kernel is right for."""
+    wrong = np.int32(0)
     for n in range(spikes.size):
+        wrong = np.int32(wrong + _wrong(n_[n], u[n], mirrored))
         spikes[n] = np.uint8(n_[n])
         counts[n] = np.int32(counts[n] + np.int32(abs(n_[n])))
+    return wrong
 
 
 @njit(error_model="numpy")
@@ -290,7 +306,7 @@ def _step_even(acc, u, v, n_, slope, rules, values, spikes, counts):  # type: ig
         over = np.int32(over + np.int32((beyond != 0) | (clipped != y)))
         clipped = max(clipped, low[n])
         q = _even(clipped, pitch[n], off, most, signed)
-        wrong = np.int32(wrong + np.int32((q > 255) | (mirrored & (x == _HALF))))
+        wrong = np.int32(wrong + _wrong(q, x, mirrored))
         u[n] = x
         v[n] = np.int32(clipped - np.int32(q * amount[n]))
         n_[n] = q
@@ -301,7 +317,7 @@ def _step_even(acc, u, v, n_, slope, rules, values, spikes, counts):  # type: ig
 
 @njit
 def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes, counts):  # type: ignore[no-untyped-def]
-    """One step of any integer neuron (ir/nodes.py). Returns how many states overflowed, -1 where no byte holds n.
+    """One step of any integer neuron (ir/nodes.py). Returns how many states overflowed, -1 where `_wrong`.
 
     ``rules``: (how it resets, next step?, signed?, most spikes, refractory, off, mirrored?), ``values``: (keep_syn,
     keep_mem, bias, low, v_reset, pitch, amount) as `neurons.Graded` explains them.
@@ -309,12 +325,12 @@ def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes,
     how, later, signed, most, refractory, off, mirrored = rules
     keep_syn, keep_mem, bias, low, to, pitch, amount = values
     if refractory:
-        held[:] = v
+        _copy(v, held)
     _leak(u, keep_syn)
     _leak(v, keep_mem)
     if later:
         _reset(v, n_, owed, to, how)
-    over = np.int64(_integrate(acc, u, v, bias, low))
+    over = _integrate(acc, u, v, bias, low)
     if levels.shape[1]:
         _fire_levels(v, n_, owed, levels, pitch, np.int32(off), signed)
     else:
@@ -323,12 +339,7 @@ def _step_graded(acc, u, v, n_, owed, wait, held, rules, values, levels, spikes,
         _rest(v, held, n_, owed, wait, np.int32(refractory))
     if not later:
         _reset(v, n_, owed, to, how)
-    _send(n_, spikes, counts)
-    if most > 255 and n_.max() > 255:
-        return np.int64(-1)
-    if mirrored and u.max() == _HALF:  # the negative replicas wrap at the other end
-        return np.int64(-1)
-    return over
+    return np.int32(-1) if _send(u, n_, mirrored, spikes, counts) else over
 
 
 @njit
@@ -394,7 +405,8 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
     fused = mode == 0 and self_lags.size == 1 and self_lags[0] == 1
     over = 0
     for b in range(out_bytes.shape[0]):
-        u[:], v[:] = start[0], start[1]
+        _copy(start[0], u)
+        _copy(start[1], v)
         n_[:], owed[:], wait[:] = 0, 0, 0
         for t in range(out_bytes.shape[1]):
             if whole.shape[2]:
@@ -448,6 +460,6 @@ def run_population(  # type: ignore[no-untyped-def]  # noqa: C901
             if record[0].shape[2]:
                 if mode == 0:
                     _visible(u, spikes, v)
-                record[0][b, t] = u
-                record[1][b, t] = v
+                _copy(u, record[0][b, t])
+                _copy(v, record[1][b, t])
     return over

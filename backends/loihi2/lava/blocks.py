@@ -15,6 +15,7 @@ from d2e.backends.loihi2.lava.registers import registers
 from d2e.backends.loihi2.lava.schedule import Schedule
 from d2e.backends.loihi2.lava.synapses import DELAY_MAX, Wire, write, write_repeat
 from d2e.backends.loihi2.lava.text import Text
+from d2e.backends.loihi2.lava.windows import Pulse, windows
 from d2e.ir.network import Network
 from d2e.ir.nodes import Conv1d, Conv2d, Input, Linear, Scale, Shape, SumPool2d
 
@@ -35,6 +36,7 @@ class Blocks:
         self.host_start: dict[str, str] = {}
         self.relays = 0
         self.graded = [n for n in network.populations if is_graded(network.neuron(n))]
+        self.windows = windows(network, plan)
         self._late: dict[tuple[str, int], str] = {}
 
     def build(self) -> str:
@@ -52,6 +54,7 @@ class Blocks:
                 name, starts, self._shape(source), tuple(self.text.names[t] for t in bundle.targets),
                 self._shape(bundle.targets[0]), bundle.shape, bundle.factor, own - 1, self._message_bits(source),
             ))
+        self._windows()
         named = ", ".join(f"{name!r}: {self.text.names[name]}" for name in self.network.populations)
         self.text.line("", f"return {{{named}}}")
         return str(self.text)
@@ -74,10 +77,10 @@ class Blocks:
         v = text.stored(f"{var}_v", w.to_lava(regs.v, node.shape))
         if regs.host_start:
             self.host_start[name] = f"{name!r}: {{'step': {depth}, 'bias_mant': {bias}, 'u': {u}, 'v': {v}}}"
-            bias = u = v = "0"
+            u = v = "0"
         text.process(
-            var, "LIF", f"shape={self.lava_shape(name)}, name={name!r}, du={regs.du}, dv={regs.dv}, vth={regs.vth}",
-            f"bias_mant={bias}, bias_exp={regs.bias_exp}, u={u}, v={v}",
+            var, "_lif", f"windows, {depth}, shape={self.lava_shape(name)}, name={name!r}",
+            f"du={regs.du}, dv={regs.dv}, vth={regs.vth}, bias_mant={bias}, bias_exp={regs.bias_exp}, u={u}, v={v}",
         )
 
     def _graded(self, name: str) -> None:
@@ -88,13 +91,33 @@ class Blocks:
             f"{key}={self.text.stored(f'{var}_{key}', value) if isinstance(value, np.ndarray) else repr(value)}"
             for key, value in values.items()
         ]
-        self.text.process(var, "Graded", f"shape={self.lava_shape(name)}, name={name!r}, first={depth + 1}", *options)
+        shape = self.lava_shape(name)
+        self.text.process(var, "_graded", f"windows, {depth}, shape={shape}, name={name!r}", *options)
 
     def _begin(self, name: str) -> str:
         """A population's comment and variable."""
         node, depth = self.network.neuron(name), self.plan.depth[name]
         self.text.block(f"population {name!r}: {node.kind} {[int(n) for n in node.shape]}, depth {depth}")
         return self.text.variable(name)
+
+    def _windows(self) -> None:
+        """The spikes that keep samples of one run apart."""
+        if not self.windows.pulses:
+            return
+        text = self.text
+        text.line("")
+        with text.inside("if windows is not None:"):
+            for pulse in self.windows.pulses:
+                text.line(f"# {_purpose(pulse)}")
+                ends = ", ".join(text.names[t] for t in pulse.targets)
+                for digit in pulse.digits:
+                    weights = digit.weights.reshape(()) if digit.weights.size == 1 else digit.weights
+                    key = f"{text.names[pulse.targets[0]]}_start" + (f"_{digit.exponent}" if digit.exponent > 0 else "")
+                    text.line(
+                        f"_pulse(windows, steps, {pulse.depth}, {pulse.at}, ({ends},), {text.stored(key, weights)},",
+                        f"       weight_exp={digit.exponent}, num_weight_bits={digit.bits}, "
+                        f"sign_mode=SignMode.{digit.sign_mode})",
+                    )
 
     # ----- sources
 
@@ -145,3 +168,8 @@ class Blocks:
     def _shape(self, name: str) -> Shape:
         shape: Shape = getattr(self.network.nodes[name], "shape", ())
         return shape
+
+
+def _purpose(pulse: Pulse) -> str:
+    named = ", ".join(map(repr, pulse.targets))
+    return f"{named}: the initial u" if pulse.at == (0,) else f"{named}: silent before each sample"

@@ -18,19 +18,23 @@ from d2e.compiler.files import write_npz
 from d2e.ir.network import Network
 from d2e.ir.nodes import LI
 
+_SKELETON = (
+    "run.py", "samples.py", "chip.py", "_shim.py", "processes/__init__.py", "processes/graded.py", "processes/recorder.py",
+)
+
 
 def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object]:
     """Write the package of a lowered network into ``folder`` (made if it is not there).
 
     Args:
         network: stock Loihi LIF and graded populations, integer synapses between them.
-        folder: receives network.py, weights.npz, run.py, _shim.py and processes/.
+        folder: receives network.py, weights.npz, run.py and what it imports.
         time_steps: steps of a sample; run.py takes any number.
 
     Returns:
         The schedule: ``latency_steps`` (depth of the readout), ``depth`` per population, ``lava_steps`` of a
         run, ``processes`` (count), ``relays`` (count), ``host_start`` (populations the host starts), ``graded``
-        (populations that no chip runs without microcode).
+        (populations that no chip runs without microcode), ``one_run`` (how samples share a run, or why they do not).
 
     Raises:
         UnsupportedError: D2E-TIME-001, D2E-LAVA-010 … -014 where Lava cannot hold the network exactly.
@@ -48,7 +52,7 @@ def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object
         output_shape=_ints(network.output.shape), extra=extra,
         lava_input=blocks.lava_shape(network.inputs[0]),
         populations="\n".join(_facts(network, plan, name, i) for i, name in enumerate(network.populations)),
-        graded=tuple(blocks.graded),
+        graded=tuple(blocks.graded), gap=blocks.windows.gap, lead=blocks.windows.lead, fresh=blocks.windows.fresh,
         host="".join(f"\n    {line}," for line in blocks.host_start.values()) + ("\n" if blocks.host_start else ""),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,7 @@ def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object
         "relays": blocks.relays,
         "host_start": list(blocks.host_start),
         "graded": list(blocks.graded),
+        "one_run": blocks.windows.fresh or f"{blocks.windows.gap} blank frames between samples",
     }
 
 
@@ -70,7 +75,8 @@ def _facts(network: Network, plan: Schedule, name: str, index: int) -> str:
     node = network.neuron(name)
     return (
         f"    {name!r}: {{'index': {index}, 'depth': {plan.depth[name]}, 'shape': {_ints(node.shape)}, "
-        f"'readout': {plan.readouts.get(name, 0)}, 'silent': {isinstance(node, LI)}}},"
+        f"'readout': {plan.readouts.get(name, 0)}, "
+        f"'silent': {isinstance(node, LI)}, 'slack': {plan.slack(name)}}},"
     )
 
 
@@ -82,5 +88,5 @@ def _ints(values: Iterable[int]) -> tuple[int, ...]:
 def _copy_skeleton(folder: Path) -> None:
     skeleton = Path(__file__).resolve().parent / "skeleton"
     (folder / "processes").mkdir(exist_ok=True)
-    for name in ("run.py", "_shim.py", "processes/__init__.py", "processes/graded.py", "processes/recorder.py"):
+    for name in _SKELETON:
         shutil.copyfile(skeleton / name, folder / name)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,22 @@ _TRACKER_POLLS = 60  # of 0.05 seconds
 _TRACEBACK_LINES = 40
 
 
+@dataclass
+class LavaTrace(Trace):
+    """What a run in Lava recorded.
+
+    Attributes:
+        one_run: [batch], whether a sample was in a Lava run with others.
+    """
+
+    one_run: Array = field(default_factory=lambda: np.zeros(0, bool))
+
+
 def run_lava(
     target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None, hardware: bool = False,
-) -> Trace:
-    """Run a package on ``frames`` [batch, time, *shape]; one fresh Lava run per sample.
+    python: Path | None = None, hardware: bool = False, fresh: bool = False,
+) -> LavaTrace:
+    """Run a package on ``frames`` [batch, time, *shape].
 
     Args:
         target_folder: written by `emit`.
@@ -41,6 +53,7 @@ def run_lava(
         time_out: seconds for all samples.
         python: Lava's interpreter; None: `find`.
         hardware: on Loihi 2 itself instead of Lava's models of it.
+        fresh: every sample in a Lava run of its own; else as many as possible share one, which changes no number.
 
     Returns:
         The trace in the populations of the lowered network, the pipeline's latency removed.
@@ -52,13 +65,13 @@ def run_lava(
         InternalError: where Lava fails, with its traceback.
     """
     jobs = [(target_folder, frames)]
-    return run_many(jobs, record=record, time_out=time_out, python=python, hardware=hardware)[0]
+    return run_many(jobs, record=record, time_out=time_out, python=python, hardware=hardware, fresh=fresh)[0]
 
 
 def run_many(
     jobs: Sequence[tuple[Path, Array]], *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None, hardware: bool = False,
-) -> list[Trace]:
+    python: Path | None = None, hardware: bool = False, fresh: bool = False,
+) -> list[LavaTrace]:
     """Run several packages one after another in one interpreter (its start outlasts a small network).
 
     Arguments and errors are those of `run_lava`; ``time_out`` is for all of them together.
@@ -77,6 +90,7 @@ def run_many(
         command = [
             str(interpreter), str(jobs[0][0].absolute() / "run.py"), "--jobs", str(work / "jobs.json"),
             "--record", record, "--time-out", f"{time_out:g}", *(["--hardware"] if hardware else []),
+            *(["--fresh"] if fresh else []),
         ]
         _run(command, work, time_out)
         return [_trace(work / f"{i}.npz") for i in range(len(jobs))]
@@ -98,23 +112,28 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
     if code == 0:
         return
     message = (work / "stderr").read_text(errors="replace").strip()
+    late = f"Lava did not finish within {time_out:g} seconds"
     if code == _EXIT_TIMEOUT:
         raise UnsupportedError(
-            "D2E-LAVA-003", f"Lava did not finish within {time_out:g} seconds",
+            "D2E-LAVA-003", next((line for line in message.splitlines() if line.startswith(late)), late),
             hint="Run fewer samples, or use the engine loihi2-sim.",
         )
     if code == _EXIT_UNSUPPORTED:
-        raise UnsupportedError("D2E-HW-002", (message.splitlines() or ["no chip runs this network"])[-1].rstrip("."),
+        raise UnsupportedError("D2E-HW-002", _last_line(message),
                                hint="Use the engine loihi2-sim here.")
     if code == _EXIT_MISSING:
-        raise MissingError("D2E-HW-001", (message.splitlines() or ["lava-loihi is not installed"])[-1].rstrip("."),
+        raise MissingError("D2E-HW-001", _last_line(message),
                            hint="Use the engine loihi2-sim here, or copy target/ to the host of the board.")
     if code == _EXIT_USAGE:
-        raise UsageError("D2E-INPUT-001", message.splitlines()[-1] if message else "the input does not fit")
+        raise UsageError("D2E-INPUT-001", _last_line(message))
     if "No module named 'lava" in message:
         raise MissingError("D2E-LAVA-001", f"{command[0]} has no lava-nc", hint="Run d2e lava install.")
     tail = "\n".join(message.splitlines()[-_TRACEBACK_LINES:]) or "it printed nothing"
     raise InternalError(f"Lava failed (exit code {code}):\n{tail}")
+
+
+def _last_line(message: str) -> str:
+    return message.splitlines()[-1].rstrip(".") if message else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -131,7 +150,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _trace(path: Path) -> Trace:
+def _trace(path: Path) -> LavaTrace:
     with np.load(path) as kept:
         arrays = {key: kept[key].astype(np.int64) for key in kept.files}
     parts: dict[str, dict[str, Array]] = {"counts": {}, "spikes": {}, "u": {}, "v": {}}
@@ -139,4 +158,5 @@ def _trace(path: Path) -> Trace:
         what, _, name = key.partition("/")
         if name:
             parts[what][name] = values
-    return Trace(arrays["output"], parts["counts"], parts["spikes"], parts["u"], parts["v"])
+    together = arrays.get("one_run", np.zeros(len(arrays["output"]))).astype(bool)
+    return LavaTrace(arrays["output"], parts["counts"], parts["spikes"], parts["u"], parts["v"], one_run=together)

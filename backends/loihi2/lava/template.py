@@ -14,7 +14,7 @@ from lava.proc.conv.process import Conv
 from lava.proc.dense.process import DelayDense, Dense
 from lava.proc.graded.process import GradedVec
 from lava.proc.io.source import RingBuffer
-from lava.proc.lif.process import LIF
+from lava.proc.lif.process import LIF, LIFReset
 from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 from processes.graded import Graded
@@ -29,7 +29,12 @@ MESSAGE_BITS = {message_bits}  # width of the input's payloads; 0: plain spikes
 OUTPUT_SHAPE = {output_shape}
 EXTRA_STEPS = {extra}  # Lava steps beyond the frames, until the deepest population has seen the last one
 
-# What is recorded. readout: what a spike counts in the output; silent: v is what counts there.
+# Samples in one run: blank frames between them and before the first. FRESH: why each needs a run of its own.
+GAP, LEAD = {gap}, {lead}
+FRESH = {fresh!r}
+
+# What is recorded. readout: what a spike counts in the output; silent: v is what counts there; slack: steps
+# by which the longest path from here arrives later than the pipeline does.
 POPULATIONS = {{
 {populations}
 }}
@@ -44,7 +49,7 @@ APART = False
 HOST_START = {{{host}}}
 
 
-def entry(buffer):
+def entry(buffer, bits):
     """The port at which an input process is heard; run.py puts Intel's adapter there on a chip."""
     return buffer.s_out
 
@@ -54,7 +59,36 @@ def _spikes(frames, lag, steps):
     data = np.zeros((*{lava_input}, steps), np.int32)
     shown = frames[: max(0, steps - lag)]
     data[..., lag : lag + len(shown)] = shown.T.reshape(*{lava_input}, len(shown))
-    return entry(RingBuffer(data=data))
+    return entry(RingBuffer(data=data), MESSAGE_BITS)
+
+
+def _lif(windows, depth, **options):
+    """Lava's LIF; where samples follow one another it starts each of them at u = v = 0."""
+    if windows is None:
+        late = {{"bias_mant": 0}} if options["name"] in HOST_START else {{}}
+        return LIF(**{{**options, **late}})
+    begin = windows.lead + depth + 1
+    return LIFReset(**{{**options, "u": 0, "v": 0}}, reset_interval=windows.period, reset_offset=begin)
+
+
+def _graded(windows, depth, **options):
+    """A population with graded spikes."""
+    if windows is None:
+        return Graded(first=depth + 1, **options)
+    return Graded(first=windows.lead + depth + 1, period=windows.period, frames=windows.frames, **options)
+
+
+def _pulse(windows, steps, depth, at, populations, weights, **options):
+    """Spikes that reach all neurons in the frames ``at``, counted from the first frame of each sample."""
+    data = np.zeros((1, steps), np.int32)
+    for frame in at:
+        data[0, windows.lead + depth - 1 + frame :: windows.period] = 1
+    shape = populations[0].a_in.shape
+    column = np.broadcast_to(weights, shape).reshape(-1, 1)
+    synapse = Dense(weights=column, num_message_bits=0, **options)
+    entry(RingBuffer(data=data), 0).connect(synapse.s_in)
+    for population in populations:
+        synapse.a_out.reshape(shape).connect(population.a_in)
 
 
 def _together(*ports):
@@ -74,6 +108,10 @@ def _diagonal(key, delay=None):
     return csr_matrix((values, columns, np.arange(size + 1)), shape=(size, size))
 
 
-def build(frames, steps):
-    """All processes, connected, for one sample [time, *INPUT_SHAPE]; returns the populations by name."""
+def build(frames, steps, windows=None):
+    """All processes, connected; returns the populations by name.
+
+    frames: [time, *INPUT_SHAPE], of one sample or of all that follow one another. windows: how they do
+    (samples.py), or None for one sample.
+    """
 '''

@@ -42,8 +42,8 @@ def test_same_bytes_twice_and_python_that_parses(seed: int, tmp_path: Path) -> N
         emit(network, tmp_path / name, time_steps=frames.shape[1])
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert set(files(tmp_path / "one")) == {
-        "network.py", "weights.npz", "run.py", "_shim.py", "processes/__init__.py", "processes/graded.py",
-        "processes/recorder.py",
+        "network.py", "weights.npz", "run.py", "samples.py", "chip.py", "_shim.py", "processes/__init__.py",
+        "processes/graded.py", "processes/recorder.py",
     }
     text = (tmp_path / "one" / "network.py").read_text()
     ast.parse(text)
@@ -73,7 +73,7 @@ def test_facts_of_the_schedule(tmp_path: Path) -> None:
     facts = emit(network, tmp_path, time_steps=7)
     assert facts == {
         "latency_steps": 2, "depth": {"p": 1, "q": 2}, "lava_steps": 9, "processes": 5, "relays": 0,
-        "host_start": [], "graded": [],
+        "host_start": [], "graded": [], "one_run": "0 blank frames between samples",
     }
 
 

@@ -53,7 +53,7 @@ def test_run_py_alone(
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
     expected = run(network, frames)
     with np.load(tmp_path / "result.npz") as result:
-        assert set(result.files) == {"output", *(f"counts/{n}" for n in network.populations)}
+        assert set(result.files) == {"output", "one_run", *(f"counts/{n}" for n in network.populations)}
         assert (result["output"] == expected.output).all()
         assert all((result[f"counts/{n}"] == expected.counts[n]).all() for n in network.populations)
 

@@ -76,13 +76,24 @@ def _show_tracebacks() -> None:
         signal.signal(number, failed)
 
 
-def watchdog(seconds: float) -> None:
+_DONE = {"samples": 0}
+
+
+def progress(samples: int) -> None:
+    """Count finished samples, for the message of `watchdog`."""
+    _DONE["samples"] += samples
+
+
+def watchdog(seconds: float, samples: int = 0) -> None:
     """End the run with exit code 124 after this many seconds; 0 calls it off."""
     main = os.getpid()
 
     def late(signum: int, frame: FrameType | None) -> None:
         if os.getpid() == main:
-            stop_all(EXIT_TIMEOUT, f"Lava did not finish within {seconds:g} seconds")
+            stop_all(
+                EXIT_TIMEOUT,
+                f"Lava did not finish within {seconds:g} seconds ({_DONE['samples']} of {samples} samples done)",
+            )
 
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)

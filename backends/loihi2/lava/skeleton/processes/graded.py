@@ -83,9 +83,8 @@ class PyGraded(PyLoihiProcessModel):
     def run_spk(self) -> None:
         """Hear, compute, send; nothing while no frame is due."""
         heard = self.a_in.recv().astype(np.int64)
-        self.sent = np.zeros_like(self.sent)
         frame = self._frame()
-        if frame == 0:
+        if frame <= 0:
             self._start()
         if frame >= 0:
             self.sent = self._step(heard).astype(np.int32)
@@ -103,7 +102,7 @@ class PyGraded(PyLoihiProcessModel):
     def _start(self) -> None:
         self.u = np.broadcast_to(self.rules["u_init"], self.u.shape).astype(np.int64)
         self.v = np.broadcast_to(self.rules["v_init"], self.v.shape).astype(np.int64)
-        self.n, self.wait = np.zeros_like(self.n), np.zeros_like(self.wait)
+        self.n, self.wait, self.sent = np.zeros_like(self.n), np.zeros_like(self.wait), np.zeros_like(self.sent)
 
     def _step(self, heard: Any) -> Any:
         rules, held = self.rules, self.v

@@ -110,14 +110,16 @@ class Loihi2Target:
         return simulator(network).overflows
 
     def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
-        """Write the Lava package.
+        """Write the Lava package, and ``network.net`` for lava-dl's netx or ``network.net.txt`` with what prevents it.
 
         Raises:
             UnsupportedError: D2E-TIME-001 or D2E-LAVA-010.. where Lava cannot hold the network exactly.
         """
         from d2e.backends.loihi2.lava.emit import emit
+        from d2e.backends.loihi2.netx.write import emit as emit_netx
 
-        return emit(network, folder, time_steps=time_steps or 1)
+        facts = emit(network, folder, time_steps=time_steps or 1)
+        return {**facts, **emit_netx(network, folder, time_steps=time_steps)}
 
     def latency(self, network: Network) -> int:
         """Steps from a frame to the output it causes."""

@@ -197,7 +197,7 @@ class _Reader:
         found = delivered(weights, _PAYLOAD if self.end in ("input", f"{layer.name}.flatten") else 1)
         if found is None:
             raise UnsupportedError(
-                "D2E-NETX-003", "has recurrent weights below 0 alone; netx rounds their sums where the least is a power of 2",
+                "D2E-NETX-003", "has recurrent weights below 0 alone; netx rounds their sums, the least is a power of 2",
                 node=layer.name, hint="Raise the least weight by one.",
             )
         if any((a != b).any() for a, b in zip(found, weights, strict=True)):

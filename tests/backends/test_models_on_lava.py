@@ -96,7 +96,7 @@ def test_only_rounding_changes_counts(compiled: tuple[str, Program]) -> None:
     """Passes before quantise change no count of any neuron in any sample, those after it none again."""
     name, program = compiled
     table = {row["pass"]: row for row in program.report["accuracy"]["passes"]}
-    exact = ("source", "discretise", "canonicalise", "check-rules", "fold-thresholds")
+    exact = ("source", "discretise", "canonicalise", "check-rules", "encode-input", "fold-thresholds")
     assert {table[p]["max_count_error"] for p in exact} == {0}
     rounded = [table[p] for p in ("quantise", "map-neurons", "place")]
     assert 0 < rounded[0]["max_count_error"] <= CASES[name].count_error

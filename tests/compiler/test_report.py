@@ -105,7 +105,8 @@ def test_accuracy_and_count_errors_are_those_of_the_runs(program: d2e.Program) -
     assert last["max_count_error"] == max(np.abs(source.counts[n] - lowered.counts[n]).max() for n in source.counts)
     assert last["spikes"] == pytest.approx(sum(lowered.counts[n].sum() for n in source.counts) / 9)
     assert [r["pass"] for r in accuracy["passes"]] == [
-        "source", "discretise", "canonicalise", "check-rules", "fold-thresholds", "quantise", "map-neurons", "place",
+        "source", "discretise", "canonicalise", "check-rules", "encode-input", "fold-thresholds", "quantise", "map-neurons",
+        "place",
     ]
 
 

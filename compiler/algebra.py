@@ -143,11 +143,16 @@ def merge(first: Synapse, second: Synapse, shape: Shape) -> list[Synapse] | None
         merged = scale_rows(first, second.scale, shape) if not isinstance(first, Flatten) else None
         return [merged] if merged is not None else None
     if isinstance(first, Linear) and isinstance(second, Linear):
-        return [Linear(weight=second.weight @ first.weight)]
+        return [Linear(weight=_precise(second.weight) @ _precise(first.weight))]
     if isinstance(first, (Conv2d, SumPool2d)) and isinstance(second, (Conv2d, SumPool2d)):
         one = _merge_convs(first, second, shape, middle)
         return [one] if one is not None else None
     return None
+
+
+def _precise(weight: Array) -> Array:
+    """Weights to compute new ones from: floats of double precision."""
+    return weight.astype(np.float64, copy=False) if weight.dtype.kind == "f" else weight
 
 
 def _merge_convs(first: Synapse, second: Synapse, shape: Shape, middle: Shape) -> Conv2d | None:
@@ -174,8 +179,8 @@ def _compose_kernels(a: Conv2d, b: Conv2d, in_channels: int) -> tuple[Array, int
     """Kernel of b after a: W[o, i, s_a * d_b * y_b + d_a * y_a] += Wb[o, m, y_b] Wa[m, i, y_a], with its groups."""
     keep_a = b.groups == b.weight.shape[0] == a.weight.shape[0]  # b depthwise: a's groups stay
     keep_b = a.groups == in_channels == a.weight.shape[0]  # a depthwise: b's groups stay
-    wa = a.weight if keep_a or keep_b else _ungroup(a)
-    wb = b.weight if keep_a or keep_b else _ungroup(b)
+    wa = _precise(a.weight if keep_a or keep_b else _ungroup(a))
+    wb = _precise(b.weight if keep_a or keep_b else _ungroup(b))
     size = [
         a.stride[i] * b.dilation[i] * (wb.shape[2 + i] - 1) + a.dilation[i] * (wa.shape[2 + i] - 1) + 1
         for i in (0, 1)

@@ -5,6 +5,8 @@ Integer sums run through float64 where they are provably below 2**53, which is e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from d2e.ir.nodes import (
@@ -47,7 +49,7 @@ def contract(frames: Array, matrix: Array) -> Array:
     """``frames`` [..., k] times ``matrix`` [k, n]; exact for integers."""
     result: Array
     if not (is_integer(frames) and is_integer(matrix)):
-        result = np.matmul(frames, matrix)
+        result = np.matmul(frames.astype(np.float64, copy=False), matrix)
         return result
     largest = max(float(frames.max(initial=0)), -float(frames.min(initial=0)))
     bound = largest * float(np.abs(matrix.astype(np.float64)).sum(axis=0).max(initial=0.0))
@@ -75,19 +77,26 @@ def _patches(
     return view[(slice(None), slice(None), *steps, *holes)]
 
 
-def _convolve(node: _Conv, frames: Array) -> Array:
-    assert isinstance(node, (Conv1d, Conv2d))
+def columns(node: Conv1d | Conv2d, frames: Array) -> Iterator[Array]:
+    """What each kernel of a group multiplies, group by group: [batch, *out, inputs of the group * kernel]."""
     kernel = node.weight.shape[2:]
     padded = np.pad(frames, ((0, 0), (0, 0), *padding_pairs(node)))
     patches = _patches(padded, kernel, node.stride, node.dilation)
     batch, channels, space = patches.shape[0], patches.shape[1], patches.shape[2 : 2 + len(kernel)]
-    per_group, out_per_group = channels // node.groups, node.weight.shape[0] // node.groups
-    results = []
+    per_group = channels // node.groups
     for g in range(node.groups):
         part = patches[:, g * per_group : (g + 1) * per_group]
-        columns = np.moveaxis(part, 1, 1 + len(kernel)).reshape(batch, *space, -1)
-        weight = node.weight[g * out_per_group : (g + 1) * out_per_group].reshape(out_per_group, -1)
-        results.append(np.moveaxis(contract(columns, weight.T), -1, 1))
+        yield np.moveaxis(part, 1, 1 + len(kernel)).reshape(batch, *space, -1)
+
+
+def _convolve(node: _Conv, frames: Array) -> Array:
+    assert isinstance(node, (Conv1d, Conv2d))
+    kernel = node.weight.shape[2:]
+    rows = node.weight.shape[0] // node.groups
+    matrices = (node.weight[g * rows : (g + 1) * rows].reshape(rows, -1) for g in range(node.groups))
+    results = [
+        np.moveaxis(contract(part, weight.T), -1, 1) for part, weight in zip(columns(node, frames), matrices, strict=True)
+    ]
     result = np.concatenate(results, axis=1)
     if node.bias is None:
         return result

@@ -37,8 +37,15 @@ def required(value: torch.Tensor, name: str) -> Array:
     return np.asarray(value.detach().cpu().to(torch.float64).numpy())
 
 
+def weights(value: torch.Tensor, name: str) -> Array:
+    """The weights of a layer; those of single precision stay so, because a network's memory goes into them."""
+    if value.dtype != torch.float32 or is_lazy(value) or value.is_meta:
+        return required(value, name)
+    return np.asarray(value.detach().cpu().numpy())
+
+
 def _linear(build: Builder, name: str, module: nn.Linear, flow: Flow) -> Flow:
-    return layers.linear(build, name, flow, required(module.weight, name), array(module.bias, name))
+    return layers.linear(build, name, flow, weights(module.weight, name), array(module.bias, name))
 
 
 def _conv(build: Builder, name: str, module: nn.Conv2d, flow: Flow) -> Flow:
@@ -47,7 +54,7 @@ def _conv(build: Builder, name: str, module: nn.Conv2d, flow: Flow) -> Flow:
             f"padding_mode={module.padding_mode!r} is not compiled", name, "Use padding_mode='zeros'."
         )
     return layers.convolution(
-        build, name, flow, required(module.weight, name), array(module.bias, name), stride=module.stride,
+        build, name, flow, weights(module.weight, name), array(module.bias, name), stride=module.stride,
         padding=module.padding, dilation=module.dilation, groups=module.groups,
     )
 

@@ -32,7 +32,7 @@ class Archive:
 
     Attributes:
         graph: the JSON of its graph.
-        arrays: graph input name -> parameter, buffer or constant, in float64.
+        arrays: graph input name -> parameter, buffer or constant, in float32 where it is, else in float64.
         inputs: names of the user's inputs.
     """
 
@@ -122,5 +122,5 @@ def _tensors(archive: zipfile.ZipFile, folder: str, config: str, what: str) -> d
         flat = torch.frombuffer(raw, dtype=_DTYPES[meta["dtype"]]) if raw else torch.empty(0)
         sizes, strides = ([_size(n) for n in meta[key]] for key in ("sizes", "strides"))
         tensor = torch.as_strided(flat, sizes, strides, _size(meta["storage_offset"]))
-        found[name] = tensor.to(torch.float64).numpy()
+        found[name] = (tensor if tensor.dtype == torch.float32 else tensor.to(torch.float64)).numpy()
     return found

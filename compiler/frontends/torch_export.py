@@ -106,7 +106,11 @@ class _Reader:
         return isinstance(value, _Ref) and value.name in self.arrays
 
     def array(self, value: Any) -> Any:
-        """The argument's array; None stays None."""
+        """The argument's array in float64; None stays None."""
+        return self.arrays[value.name].astype(np.float64) if self.is_array(value) else None
+
+    def weight(self, value: Any) -> Any:
+        """The argument's array in its own precision; None stays None."""
         return self.arrays[value.name] if self.is_array(value) else None
 
     def flow(self, value: Any, name: str) -> Flow:
@@ -157,7 +161,7 @@ def _linear(reader: _Reader, name: str, given: _Given, output: str) -> Flow:
 
 
 def _weight(reader: _Reader, name: str, given: _Given) -> Array:
-    weight: Array | None = reader.array(given["weight"])
+    weight: Array | None = reader.weight(given["weight"])
     if weight is None:
         raise refusal("a layer whose weights are computed", name)
     return weight
@@ -218,7 +222,7 @@ def _multiply(reader: _Reader, name: str, given: _Given, output: str) -> Flow:
 def _neuron(reader: _Reader, name: str, given: _Given, output: str) -> Flow:
     flow = reader.flow(given["current"], name)
     values = {key: reader.array(given[key]) for key in NAMES if given[key] is not None}
-    weight = reader.array(given["layer_weight"])
+    weight = reader.weight(given["layer_weight"])
     if weight is None:
         return layers.neuron(reader.build, name, flow, given["kind"], values, given)
     sent = layers.neuron(reader.build, f"{name}.neuron", flow, given["kind"], values, given)

@@ -1,7 +1,7 @@
 """Torch modules by tracing: `from_torch` follows a module's ``forward`` symbolically and builds the network.
 
 The tracer is nirtorch's, the module map our own (nirtorch's default one loses biases and knows only Linear).
-Weights keep the model's precision, as float64.
+Weights keep the model's precision, single or double; all other numbers are float64.
 """
 
 from __future__ import annotations

@@ -59,8 +59,9 @@ def test_names_facts_and_precision():
     assert network.output.readout == "last"
     assert dict(network.metadata) == {"source": "torch", "name": "net"}
     weight = network.nodes["features.a_b"].weight
-    assert weight.dtype == np.float64
-    np.testing.assert_array_equal(weight, model.features[0].weight.detach().double().numpy())
+    assert weight.dtype == np.float32
+    np.testing.assert_array_equal(weight, model.features[0].weight.detach().numpy())
+    assert from_torch(model.double(), [2]).nodes["features.a_b"].weight.dtype == np.float64
 
 
 def test_layers_become_the_nodes_that_say_the_same():

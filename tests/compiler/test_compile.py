@@ -230,7 +230,7 @@ def test_networks_are_printed_after_the_passes_asked_for(capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert text.count("after ") == 1
     assert "after quantise:\n" in text
-    assert sum(line.endswith(" s") for line in text.splitlines()) == 7
+    assert sum(line.endswith(" s") for line in text.splitlines()) == 8
     d2e.compile(toy(), print_ir_after="all")
     assert capsys.readouterr().out.count("after ") == 7
 

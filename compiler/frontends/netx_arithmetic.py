@@ -20,37 +20,29 @@ def delivered(weights: list[Array], max_payload: int) -> list[Array] | None:
 
     Args:
         weights: [out, in] each, side by side in one layer (input weights, then recurrent ones): they share an exponent.
-        max_payload: largest |payload| that arrives.
+        max_payload: largest payload that arrives; where negative ones do, any large number.
     """
-    if _plain(weights):
-        return list(weights)
-    stacked = np.hstack(weights)
-    low, high = int(stacked.min()), int(stacked.max())
-    if low < 0 < high:
-        stacked = np.clip(stacked, *LARGEST)
-        low, high = int(stacked.min()), int(stacked.max())
+    low, high = _range(weights)
+    if low < 0 < high and (low < LARGEST[0] or high > LARGEST[1]):
+        weights = [np.clip(w, *LARGEST) for w in weights]
+        low, high = _range(weights)
     if low == high == 0:
         return list(weights)  # no weights: netx divides by zero, and what it then has is zero still
-    shift, bits = _scaled(stacked, low, high)
+    shift, bits = _scaled(weights, low, high)
     if shift < 0:
         return [np.zeros_like(w) for w in weights]  # numpy shifts by a negative number to zero
-    parts = np.split(stacked, np.cumsum([w.shape[1] for w in weights])[:-1], axis=1)
-    results = [_dense(part << shift, shift, bits, part, max_payload) for part in parts]
+    results = [_dense(part, shift, bits, max_payload) for part in weights]
     return None if any(r is None for r in results) else [r for r in results if r is not None]
 
 
 def weight_bits(weights: list[Array]) -> int:
-    """Bits (at most) that netx gives the weights of a layer; its models on the CPU take 9, a chip's synapse has 8."""
-    if _plain(weights):
-        return 8
-    stacked = np.hstack(weights)
-    return _scaled(stacked, int(stacked.min()), int(stacked.max()))[1] if stacked.any() else 1
+    """Bits that netx gives the weights of a layer; its models on the CPU take 9, a chip's synapse has 8."""
+    low, high = _range(weights)
+    return _scaled(weights, low, high)[1] if low or high else 1
 
 
-def _plain(weights: list[Array]) -> bool:
-    """Whether it is one matrix that fits 8 bits as it is: the usual case, told without a copy of it."""
-    low, high = int(weights[0].min()), int(weights[0].max())
-    return len(weights) == 1 and (-128 <= low < 0 < high <= 127 or 0 <= low < high <= 255)
+def _range(weights: list[Array]) -> tuple[int, int]:
+    return min(int(w.min()) for w in weights), max(int(w.max()) for w in weights)
 
 
 def fires_early(node: Neuron, current: Array, steps: int) -> bool:
@@ -75,24 +67,28 @@ def _kept(state: Array, keep: Array, bits: int) -> Array:
     return np.asarray(np.sign(state) * (np.abs(state) * keep >> bits))
 
 
-def _scaled(weights: Array, low: int, high: int) -> tuple[int, int]:
+def _scaled(weights: list[Array], low: int, high: int) -> tuple[int, int]:
     """netx's shift to the left and number of weight bits."""
     mixed = low < 0 <= high
     halves = min(127 / high if high else np.inf, 128 / -low if low else np.inf)
     scale = halves if mixed else 255 / high if low >= 0 else 256 / -low
     shift = int(np.floor(np.log2(scale))) + mixed
-    joined = int(np.bitwise_or.reduce(np.abs(weights), axis=None))
+    joined = 0
+    for part in weights:
+        joined |= int(np.bitwise_or.reduce(part, axis=None))  # as many zeros below its last bit as all have
     zeros = min(8, (joined & -joined).bit_length() - 1)
     return shift, 8 - shift - (zeros - mixed)
 
 
-def _dense(weights: Array, shift: int, bits: int, wanted: Array, max_payload: int) -> Array | None:
-    """Lava's Dense: clip, drop low bits, sum, shift right by ``shift``."""
-    low, high = int(weights.min()), int(weights.max())
+def _dense(wanted: Array, shift: int, bits: int, max_payload: int) -> Array | None:
+    """Lava's Dense with ``wanted << shift``: clip, drop low bits, sum, shift right again."""
+    low, high = int(wanted.min()) << shift, int(wanted.max()) << shift
     mixed = low < 0 < high
-    sign = -1 if low < 0 and not mixed else 1
-    clipped = np.clip(sign * weights, -256 if mixed else 0, 255)
     dropped = 8 - bits + mixed
+    if dropped >= 0 and (-256 if mixed else -255) <= low and high <= 255:
+        return wanted  # nothing is clipped or dropped: the usual case, told without a copy
+    sign = -1 if low < 0 and not mixed else 1
+    clipped = np.clip(sign * wanted << shift, -256 if mixed else 0, 255)
     kept = sign * (clipped >> dropped << dropped if dropped >= 0 else np.zeros_like(clipped))
     if (kept % (1 << shift) == 0).all():
         return np.asarray(kept >> shift)

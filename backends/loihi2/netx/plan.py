@@ -38,6 +38,7 @@ from d2e.ir import (
 from d2e.ir.nodes import Array, integral
 
 CODE = "D2E-NETX-010"
+_NEGATIVE = 1 << 15  # payloads of both signs, as `delivered` wants them
 
 
 def plan(network: Network) -> tuple[list[Layer], list[Finding]]:
@@ -45,7 +46,7 @@ def plan(network: Network) -> tuple[list[Layer], list[Finding]]:
     layers: list[Layer] = []
     findings: list[Finding] = []
     groups: list[tuple[_Group, _Paths]] = []
-    before, payload = list(network.inputs), network.input.max_payload
+    before, payload = list(network.inputs), network.input.max_payload if network.input.coding == "spikes" else _NEGATIVE
     for name, members in _chain(network):
         try:
             group = _Group(network, name, members, before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d2e.compiler.blocks import row_sums
 from d2e.compiler.paths import Path, paths_into
 from d2e.ir import LI, Conv1d, Conv2d, CubaLIF, Input, Linear, Network, Neuron, Scale, SumPool2d
 from d2e.ir.nodes import Array, MultiThreshold
@@ -51,8 +52,7 @@ def path_range(network: Network, path: Path) -> tuple[Array, Array]:
     for name in path.synapses:
         node = network.nodes[name]
         if isinstance(node, (Linear, Conv1d, Conv2d)):
-            rows = node.weight.reshape(node.weight.shape[0], -1).astype(np.float64)
-            positive, negative = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
+            positive, negative = row_sums(node.weight)
         elif isinstance(node, Scale):
             positive, negative = np.maximum(node.scale, 0).astype(float), np.minimum(node.scale, 0).astype(float)
         elif isinstance(node, SumPool2d):

@@ -15,8 +15,9 @@ from d2e.backends.loihi2.lava.payloads import message_bits
 from d2e.backends.loihi2.lava.schedule import Schedule, schedule
 from d2e.backends.loihi2.lava.template import HEADER
 from d2e.compiler.files import write_npz
+from d2e.ir import encoding
 from d2e.ir.network import Network
-from d2e.ir.nodes import LI
+from d2e.ir.nodes import LI, Input
 
 _SKELETON = (
     "run.py", "samples.py", "chip.py", "_shim.py", "processes/__init__.py", "processes/graded.py", "processes/recorder.py",
@@ -48,7 +49,7 @@ def emit(network: Network, folder: Path, *, time_steps: int) -> dict[str, object
     header = HEADER.format(
         time_steps=time_steps, input_shape=_ints(entry.shape),
         payloads=_ints((-entry.max_payload if entry.coding == "signed" else 0, entry.max_payload)),
-        message_bits=message_bits(network.inputs[0], entry),
+        message_bits=message_bits(network.inputs[0], entry), encoder=_encoder(entry),
         output_shape=_ints(network.output.shape), extra=extra,
         lava_input=blocks.lava_shape(network.inputs[0]),
         populations="\n".join(_facts(network, plan, name, i) for i, name in enumerate(network.populations)),
@@ -85,8 +86,17 @@ def _ints(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in values)
 
 
+def _encoder(entry: Input) -> dict[str, object] | None:
+    """The facts of the input's encoder, as Python writes them."""
+    own = entry.encoder
+    if own is None or own.scale is None:
+        return None
+    return {"kind": own.kind, "scale": own.scale.tolist(), "seed": own.seed, "time_steps": entry.time_steps}
+
+
 def _copy_skeleton(folder: Path) -> None:
     skeleton = Path(__file__).resolve().parent / "skeleton"
     (folder / "processes").mkdir(exist_ok=True)
     for name in _SKELETON:
         shutil.copyfile(skeleton / name, folder / name)
+    shutil.copyfile(encoding.__file__, folder / "encoder.py")

@@ -25,6 +25,7 @@ with np.load(Path(__file__).resolve().parent / "weights.npz") as _file:
 
 INPUT_SHAPE = {input_shape}
 PAYLOADS = {payloads}  # smallest and largest integer in a frame
+ENCODER = {encoder}  # how real values become such integers (encoder.py); None: frames are integers
 MESSAGE_BITS = {message_bits}  # width of the input's payloads; 0: plain spikes
 OUTPUT_SHAPE = {output_shape}
 EXTRA_STEPS = {extra}  # Lava steps beyond the frames, until the deepest population has seen the last one

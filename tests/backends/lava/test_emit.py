@@ -42,7 +42,7 @@ def test_same_bytes_twice_and_python_that_parses(seed: int, tmp_path: Path) -> N
         emit(network, tmp_path / name, time_steps=frames.shape[1])
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert set(files(tmp_path / "one")) == {
-        "network.py", "weights.npz", "run.py", "samples.py", "chip.py", "_shim.py", "processes/__init__.py",
+        "network.py", "weights.npz", "run.py", "samples.py", "chip.py", "encoder.py", "_shim.py", "processes/__init__.py",
         "processes/graded.py", "processes/recorder.py",
     }
     text = (tmp_path / "one" / "network.py").read_text()

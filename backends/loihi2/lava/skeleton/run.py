@@ -1,6 +1,7 @@
 """Runs this package with Lava: ``python run.py --input frames.npy --output result.npz``.
 
-Needs lava-nc 0.10.0, numpy < 2 and scipy; nothing of d2e. Frames are integers [batch, time, *input shape].
+Needs lava-nc 0.10.0, numpy < 2 and scipy; nothing of d2e. Frames are integers [batch, time, *input shape]; where
+network.py has an ENCODER, numbers of a floating type are real values, and images [batch, *input shape] need no time.
 The result holds ``output`` [batch, time, *out], ``counts/NAME`` [batch, *shape] and, with --record spikes or
 state, ``spikes/NAME``, ``u/NAME`` and ``v/NAME`` [batch, time, *shape]; the pipeline's latency is removed.
 ``one_run`` [batch] says which samples shared a Lava run with others, which changes no number.
@@ -18,6 +19,7 @@ from typing import Any
 
 import _shim
 import chip
+import encoder
 import numpy as np
 import samples
 
@@ -32,6 +34,21 @@ def load_network(folder: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def encoded(network: Any, frames: np.ndarray) -> np.ndarray:
+    """Real frames [batch, time, *shape], or images [batch, *shape], as integers; anything else as it is."""
+    shape, facts = tuple(network.INPUT_SHAPE), network.ENCODER
+    if facts is None or frames.dtype.kind != "f" or not np.isfinite(frames).all():
+        return frames
+    own = encoder.Encoder(facts["kind"], np.array(facts["scale"]), facts["seed"])
+    if frames.shape[1:] == shape and facts["time_steps"]:
+        frames = own.spread(frames, facts["time_steps"])
+    changing = own.kind in encoder.TIMED and frames.ndim > 1 and (frames != frames[:, :1]).any()
+    if frames.shape[2:] != shape or changing:
+        return frames
+    payloads: np.ndarray = own.encode(frames, *network.PAYLOADS)
+    return payloads
 
 
 def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
@@ -54,7 +71,7 @@ def check_frames(network: Any, frames: np.ndarray) -> np.ndarray:
 def run_package(folder: Path, frames: np.ndarray, options: argparse.Namespace) -> dict[str, np.ndarray]:
     """All samples of ``frames`` through the package in ``folder``."""
     network = load_network(folder)
-    whole = check_frames(network, frames)
+    whole = check_frames(network, encoded(network, frames))
     if options.hardware:
         found = [chip.run_on_chip(network, sample) for sample in whole]
         return {key: np.stack([sample[key] for sample in found]) for key in found[0]}

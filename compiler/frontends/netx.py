@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from d2e.compiler.frontends import netx_layer as parts
 from d2e.compiler.frontends.netx_arithmetic import delivered, fires_early
 from d2e.compiler.frontends.netx_file import Fields, malformed, read_layers
 from d2e.compiler.notes import warn
@@ -41,9 +42,7 @@ from d2e.ir.nodes import (
 from d2e.ir.shapes import output_shape
 from d2e.ir.verify import verified
 
-_ONE = 4096
 _SILENT = (1 << 17) - 1
-_BIAS = (-(1 << 15), (1 << 15) - 1)
 _DELAY = 62
 _INPUT_BIAS = 4095
 _PAYLOAD = 1 << 15  # the file does not say what its input carries
@@ -113,7 +112,7 @@ class _Reader:
         readout = "last" if isinstance(end, LI) else "count"
         self._join(self.end, "output", Output(shape=end.shape, readout=readout))  # type: ignore[arg-type]
         if self.lead:
-            steps = _sample_steps(other)
+            steps = parts.sample_steps(other)
             self.nodes["input"] = replace(self.nodes["input"], time_steps=steps)  # type: ignore[call-arg]
         network = Network(self.nodes, tuple(self.edges), {"source": "netx"})
         for message, node in self.notes:
@@ -126,7 +125,7 @@ class _Reader:
         """The shape of the frames; with neurons, the population that an image drives through its bias."""
         if self.nodes:
             raise malformed(layer.name, "is an input layer behind other layers")
-        shape = self._sizes(layer)
+        shape = parts.sizes(layer)
         if len(shape) not in (1, 3):
             raise malformed(layer.name, f"has frames of shape {list(shape)}; one or three sizes are needed")
         if self.shape not in (None, shape):
@@ -161,17 +160,17 @@ class _Reader:
         )
         if node.groups < 1 or min(*node.stride, *node.dilation) < 1 or min(layer.pair("padding")) < 0:
             raise malformed(layer.name, "has a stride, dilation, padding or groups out of range")
-        out, stated = output_shape(layer.name, node, shape), self._sizes(layer)
+        out, stated = output_shape(layer.name, node, shape), parts.sizes(layer)
         if stated != out:
             raise malformed(layer.name, f"says its shape is {list(stated)}, its kernel makes it {list(out)}")
         self._join(self.end, f"{layer.name}.weight", node)
-        self._neuron(layer, out, self._bias(layer, out), last=False)
+        self._neuron(layer, out, parts.bias(layer, out), last=False)
 
     def _dense(self, layer: Fields, recurrent: bool, last: bool) -> None:
-        count = math.prod(self._sizes(layer))
-        weights = [self._matrix(layer, "weight", count)]
+        count = math.prod(parts.sizes(layer))
+        weights = [parts.matrix(layer, "weight", count)]
         if recurrent:
-            weights.append(self._matrix(layer, "weight_rec", count))
+            weights.append(parts.matrix(layer, "weight_rec", count))
             if weights[1].shape[1] != count:
                 raise malformed(layer.name, f"weight_rec is {list(weights[1].shape)}, not {count} x {count}")
             if "delay" in layer:
@@ -184,7 +183,7 @@ class _Reader:
         weights = self._delivered(layer, weights)
         self._synapses(layer, weights[0])
         delayed = any(isinstance(n, Delay) for n in self.nodes.values())
-        name = self._neuron(layer, (count,), self._bias(layer, (count,)), last)
+        name = self._neuron(layer, (count,), parts.bias(layer, (count,)), last)
         if self.early and (recurrent or delayed):
             self.notes.append(("receives spikes that biases cause in netx before the first frame; here none do", name))
         if recurrent:
@@ -210,7 +209,10 @@ class _Reader:
         if "delay" not in layer:
             self._join(source, name, Linear(weight=weight))
             return
-        delays = self._delays(layer, weight)
+        delays = parts.delays(layer, weight)
+        if delays.max() > _DELAY:
+            self.notes.append((f"has delays up to {delays.max()}, which netx clips to {_DELAY}", layer.name))
+            delays = np.minimum(delays, _DELAY)
         ends = []
         for steps in np.unique(delays[weight != 0]) if weight.any() else [0]:
             part = f"{name}.{steps}"
@@ -220,25 +222,12 @@ class _Reader:
             ends.append(self.end)
         self.edges += [Edge(end, layer.name) for end in ends[:-1]]
 
-    def _delays(self, layer: Fields, weight: Array) -> Array:
-        """Steps per weight: one number, one per neuron, or one per input (where their counts differ)."""
-        delay = layer.integers("delay")
-        if delay.min() < 0:
-            raise malformed(layer.name, "has a delay below 0")
-        if delay.max() > _DELAY:
-            self.notes.append((f"has delays up to {delay.max()}, which netx clips to {_DELAY}", layer.name))
-            delay = np.minimum(delay, _DELAY)
-        if delay.ndim == 1 and delay.size == weight.shape[0]:
-            delay = delay[:, None]
-        elif delay.shape not in ((), weight.shape) and not (delay.ndim == 1 and delay.size == weight.shape[1]):
-            raise malformed(layer.name, f"has delays of shape {list(delay.shape)} for weights {list(weight.shape)}")
-        return np.broadcast_to(delay, weight.shape)
-
     def _neuron(self, layer: Fields, shape: Shape, bias: Array, last: bool, driven: bool = False) -> str:
         """The population behind the synapses; an image drives ``v`` through the bias, so there is no ``u``."""
-        syn, mem, threshold = (_ONE, 0, _SILENT + 1) if "neuron" not in layer else _registers(layer.group("neuron"))
-        if "neuron" not in layer and len(shape) != 1:
+        given = "neuron" in layer
+        if not given and len(shape) != 1:
             raise malformed(layer.name, "has no neuron")
+        syn, mem, threshold = parts.registers(layer.group("neuron")) if given else (parts.ONE, 0, _SILENT + 1)
         syn = 0 if driven else syn
         common: dict[str, Any] = {
             "shape": shape, "bias": bias << FixedPoint().fraction_bits, "arithmetic": FixedPoint(), "reset": "zero",
@@ -254,30 +243,6 @@ class _Reader:
         self.shape = shape
         return layer.name
 
-    def _bias(self, layer: Fields, shape: Shape) -> Array:
-        """One number, one per channel or one per neuron (x, y, channel)."""
-        if "bias" not in layer:
-            return integral(0)
-        bias = layer.integers("bias")
-        if bias.min() < _BIAS[0] or bias.max() > _BIAS[1]:
-            raise UnsupportedError("D2E-NETX-003", f"has a bias of {bias.min()}..{bias.max()}, which Lava cuts to 16 bits",
-                                   node=layer.name, hint="Scale the layer down.")
-        if len(shape) == 1 and bias.size in (1, shape[0]):
-            return bias.reshape(-1) if bias.size > 1 else bias.reshape(())
-        if len(shape) == 3 and bias.shape == shape[::-1]:
-            return bias.transpose()
-        if len(shape) == 3 and bias.shape == shape[:1]:
-            return bias[:, None, None]
-        raise malformed(layer.name, f"has a bias of shape {list(bias.shape)} for neurons of shape {list(shape)}")
-
-    def _matrix(self, layer: Fields, key: str, count: int) -> Array:
-        weight = layer.integers(key)
-        if weight.ndim == 1 and weight.size % count == 0:
-            weight = weight.reshape(count, -1)
-        if weight.ndim != 2 or weight.shape[0] != count:
-            raise malformed(layer.name, f"{key} has shape {list(weight.shape)} for {count} neurons")
-        return weight
-
     def _flatten(self, layer: Fields, shape: Shape, size: int) -> None:
         """A flatten layer keeps the order of [C, H, W]: netx turns (W, H, C) round before it flattens."""
         if len(shape) > 1 and not self.flat and self.end != "input":
@@ -287,13 +252,6 @@ class _Reader:
         self.flat = False
         if math.prod(shape) != size:
             raise malformed(layer.name, f"has weights for {size} inputs and receives {math.prod(shape)}")
-
-    def _sizes(self, layer: Fields) -> Shape:
-        """The sizes a layer states, all above 0."""
-        found = layer.sizes("shape")
-        if min(found) < 1 or math.prod(found) >= 1 << 31:
-            raise malformed(layer.name, f"says its shape is {list(found)}")
-        return found
 
     def _frames(self, layer: Fields) -> Shape:
         """The shape of what arrives."""
@@ -312,34 +270,3 @@ class _Reader:
         self.nodes[name] = node
         self.edges.append(Edge(source, name))
         self.end = name
-
-
-def _registers(neuron: Fields) -> tuple[int, int, int]:
-    """(kept of u, kept of v, threshold) of a CUBA neuron, decays over 4096."""
-    kind = neuron.text("type")
-    if kind not in ("CUBA", "LOIHI"):
-        raise UnsupportedError(
-            "D2E-NETX-002", f"has neurons of type {kind!r}; d2e reads CUBA (LOIHI)", node=neuron.name,
-            hint="Use slayer's cuba blocks.",
-        )
-    values = []
-    for key in ("iDecay", "vDecay", "vThMant"):
-        found = np.unique(neuron.integers(key))
-        if found.size != 1:
-            raise UnsupportedError("D2E-NETX-002", f"{key} varies within the layer; the chip has one per layer",
-                                   node=neuron.name, hint="Use one for all neurons (shared_param).")
-        values.append(int(found[0]))
-    syn, mem, threshold = values
-    if not (0 <= syn <= _ONE and 0 <= mem <= _ONE and threshold >= 0):
-        raise malformed(neuron.name, f"has iDecay {syn}, vDecay {mem}, vThMant {threshold}: the decays are 0 to {_ONE}, "
-                        "the threshold is 0 or more")
-    return _ONE - syn, _ONE - mem, threshold
-
-
-def _sample_steps(other: Mapping[str, Any]) -> int | None:
-    """Steps per sample that the file was trained with (``simulation/tSample``); it only matters for images."""
-    found = other.get("simulation")
-    if not isinstance(found, dict) or "tSample" not in found:
-        return None
-    steps = Fields("simulation", found).integer("tSample")
-    return steps if 0 < steps < 1 << 20 else None

@@ -141,6 +141,19 @@ def test_a_last_average_is_left_out_with_a_warning(tmp_path: Path) -> None:
     assert [w["code"] for w in network.metadata["warnings"]] == ["D2E-NETX-004"]
 
 
+def test_delays_of_a_number_of_neurons_and_of_inputs(tmp_path: Path) -> None:
+    frames = np.zeros((1, 70, 3), int)
+    frames[0, 0, 0] = 1
+    weight = np.full((2, 3), 60.0)
+    for delay, arrives in (
+        (np.array([1.0, 4.0]), [[1, 0], [4, 1]]), (np.array([3, 0, 0]), [[3, 0], [3, 1]]), (5, [[5, 0], [5, 1]]),
+        (np.array([[2, 0, 0], [0, 1, 1]]), [[0, 1], [2, 0]]), (np.array([0, 70]), [[0, 0], [62, 1]]),
+    ):
+        network = netx.read(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.net", dense(2, 3, weight=weight, delay=delay)))
+        assert np.argwhere(spikes(network, frames)[0]).tolist() == arrives
+        assert ("warnings" in network.metadata) == (np.max(delay) > 62)
+
+
 def test_spikes_before_the_first_frame_are_told(tmp_path: Path) -> None:
     loud = {"type": np.array([b"dense_rec"]), "weight_rec": np.eye(4) * -20, "bias": np.full(4, 60.0)}
     warned = netx.read(write(tmp_path / "x.net", dense(4, 3, **loud))).metadata["warnings"]

@@ -149,7 +149,8 @@ def test_delays_of_a_number_of_neurons_and_of_inputs(tmp_path: Path) -> None:
         (np.array([1.0, 4.0]), [[1, 0], [4, 1]]), (np.array([3, 0, 0]), [[3, 0], [3, 1]]), (5, [[5, 0], [5, 1]]),
         (np.array([[2, 0, 0], [0, 1, 1]]), [[0, 1], [2, 0]]), (np.array([0, 70]), [[0, 0], [62, 1]]),
     ):
-        network = netx.read(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.net", dense(2, 3, weight=weight, delay=delay)))
+        path = write(tmp_path / "x.net", dense(2, 3, weight=weight, delay=delay))
+        network = netx.read(path)
         assert np.argwhere(spikes(network, frames)[0]).tolist() == arrives
         assert ("warnings" in network.metadata) == (np.max(delay) > 62)
 

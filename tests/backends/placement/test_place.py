@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,24 @@ def test_more_state_takes_more_room() -> None:
 def test_the_metadata_is_plain_json() -> None:
     found = placement(dense(1000, 100))
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_million_neurons_take_no_memory_of_that_size() -> None:
+    """What is computed is per core and per layer, never per neuron or synapse."""
+    kernel = Conv2d(weight=np.zeros((64, 64, 3, 3), np.int8), padding=(1, 1))
+    nodes: list[tuple[str, Node]] = [("input", Input(shape=(64, 128, 128)))]
+    for i in range(3):
+        nodes += [(f"w{i}", kernel), (f"n{i}", IF(
+            shape=(64, 128, 128), threshold=integral(9), gain=integral(1), amplitude=integral(1), bias=integral(0),
+            v_init=integral(0), v_reset=integral(0), arithmetic=FixedPoint(), reset="zero",
+        ))]
+    network = chain([*nodes, ("output", Output(shape=(64, 128, 128)))])
+    tracemalloc.start()
+    found = Place(chips=8).run(network, find("loihi2-sim")).metadata["placement"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(row["neurons"] for row in rows(found)) == 3 * 64 * 128 * 128
+    assert peak < 2 * 3 * 64 * 128 * 128  # bytes: two per neuron
 
 
 def recurrent_maps() -> Network:

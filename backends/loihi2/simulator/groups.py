@@ -130,8 +130,10 @@ def _candidates(network: Network) -> Iterable[Group]:
             steps[name] = replica.step
     for names in found.values():
         above, below = (sorted((n for n in names if n * sign > 0), key=abs) for sign in (1, -1))
-        if len(above) + len(below) < 2 or (below and [-n for n in below] != above):
+        if not above or (below and [-n for n in below] != above):
             continue
+        if len(above) + len(below) == 1 and steps[names[above[0]]] == 1:
+            continue  # a stock population like any other
         nodes = [network.nodes[names[n]] for n in (*above, *below)]
         cells = [n for n in nodes if isinstance(n, CubaLIF) and is_stock(n) and n.arithmetic == FixedPoint()]
         thresholds = [int(n.threshold) for n in cells]

@@ -119,7 +119,9 @@ def _graded(node: Neuron) -> Cell | None:
     low = -_UNLIMITED if node.v_min is None else node.v_min
     reach = min(most, _HALF // max(1, int(unit.min()) << _UNIT) + 1)
     reset = _most(taken) * (_most(levels) if levels.size else reach)
-    if max(_most(unit) * max(1, _most(levels[0])), reset) << _UNIT > _ROOM or _most(low) > _UNLIMITED or _most(sent) > _ROOM:
+    if max(_most(unit) * max(1, _most(levels[0])), reset) << _UNIT > _ROOM or _most(sent) > _ROOM:
+        return None
+    if _most(low) > _UNLIMITED or np.max(low) >= _HALF:
         return None
     if most > (127 if signed else 255) and (signed or sent.size):
         return None
@@ -166,8 +168,8 @@ def _group(node: CubaLIF, group: Group) -> Cell | None:
     gaps = np.diff(group.thresholds)
     if count > (127 if group.negative else 255):
         return None
-    if count > 1 and (gaps == gaps[0]).all():
-        levels, pitch = _NO_LEVELS, int(gaps[0])
+    if count == 1 or (gaps == gaps[0]).all():
+        levels, pitch = _NO_LEVELS, int(gaps[0]) if count > 1 else 1
         off = ((group.thresholds[0] - pitch) << _UNIT) + 1
     else:
         levels, pitch, off = np.array([group.thresholds] * 2, np.int32), 1, 1

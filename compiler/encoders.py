@@ -1,4 +1,4 @@
-"""The options that say how real values enter a network: ``--encoder`` and ``--input-range``."""
+"""How real values enter a network: the options ``--encoder`` and ``--input-range``, and what is clipped of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from d2e.compiler.notes import warn
 from d2e.ir import Encoder, Network, UsageError, real, verified
 from d2e.ir.encoding import KINDS
-from d2e.ir.nodes import Coding
+from d2e.ir.frames import payload_limits
+from d2e.ir.nodes import Array, Coding
 
 _NAME = re.compile(r"([\w-]+)(?:\{seed=(\d+)\})?")
 
@@ -64,3 +68,25 @@ def with_encoder(
     scale = None if stays_real else real(max(abs(low), abs(high)) / node.max_payload)
     encoder = Encoder(kind, scale, seed)  # type: ignore[arg-type]
     return verified(source.with_nodes({source.inputs[0]: replace(node, coding=becomes, encoder=encoder)}))
+
+
+def clipped_share(network: Network, frames: Array) -> float:
+    """Which share of real frames the input's encoder clips; 0 for integers, which are encoded already."""
+    source = network.input
+    if source.encoder is None or source.encoder.scale is None or frames.dtype.kind != "f" or not frames.size:
+        return 0.0
+    return source.encoder.clipped(frames, *payload_limits(source)) / frames.size
+
+
+def note_clipping(network: Network, frames: Array, what: str) -> Network:
+    """The network with a warning where its encoder clips values of these frames."""
+    share = clipped_share(network, frames)
+    if not share:
+        return network
+    source = network.input
+    assert source.encoder is not None
+    low, high = (limit * float(np.max(source.encoder.scale)) for limit in payload_limits(source))  # type: ignore[arg-type]
+    return warn(
+        network, "D2E-ENC-005", f"{100 * share:.2g} % of the values of the {what} lie beyond the input's range, "
+        f"{low:g} to {high:g}, and are clipped", network.inputs[0],
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from d2e.compiler import data as data_sets
+from d2e.compiler.encoders import note_clipping
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
 from d2e.compiler.measure import Measured, max_count_error, measure
 from d2e.compiler.replicas import merged
@@ -137,7 +138,8 @@ class Program:
             before = measure(self.source, data_sets.fit(data, self.source))
             rows = [pass_row("source", before, before), pass_row(name, found, before)]
         return build_report(
-            self.network, target=self.target.name, engine=name, bit_exact_with=self.target.bit_exact_with,
+            note_clipping(self.network, data.frames, "data given"), target=self.target.name, engine=name,
+            bit_exact_with=self.target.bit_exact_with,
             source_kinds=self.populations, passes=rows, source=before, program=found,
             latency=self.target.latency(self.network), overflows=self.target.overflows(self.network),
             steps=data.frames.shape[1],

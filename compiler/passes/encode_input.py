@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from d2e.compiler import algebra
+from d2e.compiler.encoders import note_clipping
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical
 from d2e.compiler.paths import paths_from, paths_into
 from d2e.ir import LI, Delay, Encoder, Flatten, MultiThreshold, Network, Node, Synapse, UsageError, infer_shapes, real
-from d2e.ir.frames import payload_limits
 from d2e.ir.nodes import Array, Input, Shape
 from d2e.ir.reference import Population
 from d2e.ir.shapes import output_shape
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDEST = 8
 """Bits of a payload unless stated."""
 _MOST_BITS = 16
-_SAMPLES = 32
+_SAMPLES = 16
 _OFF_GRID = 1e-4
 """Of a step: what single precision leaves of a value on a grid."""
 
@@ -99,7 +99,7 @@ class EncodeInput(Pass):
         if self.calibration is None:
             raise UsageError("D2E-ENC-004", "takes real values, and nothing says their range", node=name,
                              hint="Give --calibration, or --input-range LOW,HIGH.")
-        values = self.calibration
+        values = _once(self.calibration)
         limit = float(np.percentile(np.abs(values), self.percentile))
         low, high = max(float(values.min()), -limit), min(float(values.max()), limit)
         if low == high == 0:
@@ -123,14 +123,9 @@ class EncodeInput(Pass):
         return int(min([*rooms, 1 << _MOST_BITS]))
 
     def _warned(self, network: Network) -> Network:
-        for what, frames in (("calibration", self.calibration), ("evaluation", self.evaluation)):
-            share = 0.0 if frames is None else clipped_share(network, frames)
-            if share:
-                low, high = represented(network.input)
-                network = warn(
-                    network, "D2E-ENC-005", f"{100 * share:.2g} % of the values of the {what} data lie beyond the input's "
-                    f"range, {low:g} to {high:g}, and are clipped", network.inputs[0],
-                )
+        for what, frames in (("calibration data", self.calibration), ("evaluation data", self.evaluation)):
+            if frames is not None:
+                network = note_clipping(network, frames, what)
         return network
 
 
@@ -154,9 +149,9 @@ def _peaks(network: Network, frames: Array) -> Iterator[tuple[float, float]]:
         unit = 1.0 if isinstance(node, LI) else node.threshold
         peak = 0.0
         for sample in frames:
-            drive = np.sum([algebra.run_chain(chain, sample, shape) for chain in maps], axis=0)
+            drive = np.sum([algebra.run_chain(chain, _once(sample[None])[0], shape) for chain in maps], axis=0)
             population = Population(name, node, 1)
-            for current in drive:
+            for current in np.broadcast_to(drive, (len(sample), *drive.shape[1:])):
                 population.step(current[None])
                 peak = max(peak, *(float(np.abs(s / unit).max()) for s in (population.u * node.gain, population.v)))
         yield weight, peak + fired
@@ -178,28 +173,16 @@ def payload_top(bits: int, low: float) -> int:
     return (1 << (bits - 1 if low < 0 else bits)) - 1
 
 
-def represented(source: Input) -> tuple[float, float]:
-    """Smallest and largest value that the input's payloads stand for (the widest, where scales differ)."""
-    assert source.encoder is not None
-    assert source.encoder.scale is not None
-    low, high = payload_limits(source)
-    scale = float(source.encoder.scale.max())
-    return low * scale, high * scale
-
-
-def clipped_share(network: Network, frames: Array) -> float:
-    """Which share of real frames the input's encoder clips; 0 for integers, which are encoded already."""
-    source = network.input
-    if source.encoder is None or source.encoder.scale is None or frames.dtype.kind != "f" or not frames.size:
-        return 0.0
-    return source.encoder.clipped(frames, *payload_limits(source)) / frames.size
+def _once(frames: Array) -> Array:
+    """Frames [batch, time, …] that repeat an image in one place of memory, as one frame; others as they are."""
+    return frames[:, :1] if frames.strides[1] == 0 else frames
 
 
 def _grid(values: Array | None, largest: float, top: int) -> int:
     """Into how many steps ``largest`` is divided: as few as lose nothing of the data, else ``top``."""
     if values is None:
         return top
-    distinct = np.unique(np.minimum(np.abs(values), largest))
+    distinct = np.unique(np.minimum(np.abs(_once(values)), largest))
     if distinct.size > top + 1:
         return top
     for steps in range(1, top):

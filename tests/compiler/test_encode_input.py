@@ -12,9 +12,10 @@ from numpy.testing import assert_array_equal
 
 import d2e
 from d2e.compiler.data import Data, fit
+from d2e.compiler.encoders import clipped_share
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import Canonicalise
-from d2e.compiler.passes.encode_input import EncodeInput, clipped_share
+from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.manager import run_passes
 from d2e.compiler.target import find
 from d2e.ir import (
@@ -252,6 +253,9 @@ def test_a_program_keeps_its_encoder(tmp_path: Path):
     assert report["accuracy"]["program"] == program.report["accuracy"]["program"]
     with pytest.raises(UsageError, match="D2E-ENC-002"):
         again.run(images)
+    beyond = [w["message"] for w in again.evaluate((real * 10, labels))["warnings"] if w["code"] == "D2E-ENC-005"]
+    assert len(beyond) == 1
+    assert "of the data given lie beyond" in beyond[0]
 
 
 @pytest.mark.parametrize(("network", "options", "code"), [

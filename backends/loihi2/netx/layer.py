@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from d2e.backends.loihi2.limits import LIMITS
+from d2e.compiler.algebra import MATRIX_LIMIT
 from d2e.compiler.frontends.netx_arithmetic import delivered, weight_bits
 from d2e.ir import Conv1d, Conv2d
 from d2e.ir.nodes import Array, Shape, integral
@@ -14,6 +15,7 @@ from d2e.ir.shapes import padding_pairs
 
 _SMALL = 127  # Lava's Conv keeps kernel size, stride, padding, dilation and groups in 8 bits
 _KERNEL = (-256, 255)
+MOST_COPIES = 8
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Layer:
         kernel: of a convolution; None: dense.
         flatten: whether the frames before it are flattened.
         registers: iDecay, vDecay, vThMant.
-        helpers: neurons at its end that are always on; they are no output.
+        helpers: neurons at its end that are no output: an always-on one, and copies of all.
+        copies: how often its neurons are there, see `fitted`.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Layer:
     kernel: Kernel | None = None
     flatten: bool = False
     helpers: int = 0
+    copies: int = 1
 
 
 class PreventedError(Exception):
@@ -110,21 +114,52 @@ def delays(delay: Array) -> Array | None:
     raise PreventedError("has delays that are neither one per neuron nor one per input")
 
 
-def check_weights(layer: Layer, payload: int) -> None:
-    """Raise unless netx computes with exactly these weights: it gives those of a layer one exponent and 8 bits.
+def fitted(layer: Layer, payload: int) -> Layer:
+    """The dense layer as netx computes exactly: it gives a layer's weights one exponent and 8 bits.
+
+    Recurrent weights beyond that, such as a reset, are shared out: the neurons are repeated, each copy hears and fires the
+    same, and takes its part.
 
     Raises:
-        PreventedError: it does not.
+        PreventedError: not with `MOST_COPIES` of them either.
     """
-    parts = [layer.weight] + ([] if layer.recurrent is None else [layer.recurrent])
-    if layer.recurrent is not None and layer.delay is not None:
-        raise PreventedError("feeds back onto itself (a soft reset or a recurrent layer) and is reached late; "
-                             "netx has one or the other")
+    recurrent = layer.recurrent
+    if recurrent is None:
+        if not _held([layer.weight], payload):
+            raise _beyond([layer.weight], "")
+        return layer
+    if layer.delay is not None:
+        raise PreventedError("feeds back onto itself (a soft reset or a recurrent layer) and is reached late; netx has one "
+                             "or the other")
+    size = len(recurrent)
+    for copies in range(1, MOST_COPIES + 1):
+        parts = [layer.weight, _shared(recurrent, copies)]
+        if (size * copies) ** 2 > MATRIX_LIMIT:
+            break
+        if _held(parts, payload):
+            return replace(
+                layer, shape=(size * copies,), weight=np.tile(layer.weight, (copies, 1)), bias=np.tile(layer.bias, copies),
+                recurrent=np.tile(parts[1], (copies, 1)), helpers=layer.helpers + size * (copies - 1), copies=copies,
+            )
+    raise _beyond([layer.weight, recurrent], f", resets and biases included, even shared out to {MOST_COPIES} copies")
+
+
+def _shared(recurrent: Array, copies: int) -> Array:
+    """Weights from each of the copies that add up to ``recurrent``."""
+    shares = [np.sign(recurrent) * ((np.abs(recurrent) + c) // copies) for c in range(copies)]
+    return np.hstack(shares)
+
+
+def _held(parts: list[Array], payload: int) -> bool:
+    """Whether netx computes with exactly these weights, in the chip's 8 bits."""
     if not any(p.any() for p in parts):
         raise PreventedError("has no weight other than 0, which netx cannot scale")
     found = delivered(parts, payload)
-    if found is None or any((a != b).any() for a, b in zip(found, parts, strict=True)) or weight_bits(parts) > 8:
-        low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
-        also = ", resets and biases included," if layer.recurrent is not None else ""
-        raise PreventedError(f"its weights{also} reach {low}..{high}, which 8 bits of one scale do not hold",
-                             "Lower --weight-bits.")
+    same = found is not None and all(a is b or (a == b).all() for a, b in zip(found, parts, strict=True))
+    return same and weight_bits(parts) <= int(LIMITS["weight_bits"].value)
+
+
+def _beyond(parts: list[Array], what: str) -> PreventedError:
+    low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
+    return PreventedError(f"its weights{what} reach {low}..{high}, which 8 bits of one scale do not hold",
+                          "Lower --weight-bits.")

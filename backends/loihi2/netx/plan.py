@@ -15,7 +15,7 @@ import numpy as np
 
 from d2e.backends.loihi2.forms import is_stock, replicas
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
-from d2e.backends.loihi2.netx.layer import Layer, PreventedError, as_frames, check_weights, delays, kernel
+from d2e.backends.loihi2.netx.layer import Layer, PreventedError, as_frames, delays, fitted, kernel
 from d2e.compiler.algebra import MATRIX_LIMIT, channels
 from d2e.compiler.frontends.netx_arithmetic import fires_early
 from d2e.compiler.passes.canonicalise import HELPER
@@ -135,7 +135,7 @@ class _Group:
 
         Args:
             paths: of it.
-            helpers: always-on neurons of the layer before.
+            helpers: neurons of the layer before that are no output.
             payload: largest that arrives.
             depth: 1 for the first layer.
             early: whether a layer before fires before frame 0 arrives.
@@ -144,14 +144,12 @@ class _Group:
             PreventedError: netx does not hold its weights or biases.
         """
         layer = self._frames(paths) if len(self.shape) > 1 else self._dense(paths, helpers)
-        if layer.kernel is None:
-            check_weights(layer, payload)
         fires = self._fires(layer, depth)
         if paths.back and (fires or early):
             raise PreventedError("fires on its bias before the first frame arrives, and feeds that back to itself")
         if early and layer.delay is not None:
             raise PreventedError("receives, late, spikes that a bias causes before the first frame arrives")
-        return layer, fires
+        return layer if layer.kernel else fitted(layer, payload), fires
 
     def _fires(self, layer: Layer, depth: int) -> bool:
         """Whether a member fires before frame 0 arrives."""

@@ -45,7 +45,8 @@ def write(network: Network, path: Path, *, time_steps: int | None = None) -> dic
 
     Returns:
         How netx runs it: ``input_message_bits``, ``reset_offset`` (with any ``reset_interval``, which clears each layer when
-        its first frame arrives), ``latency`` in steps, ``outputs`` (neurons of the last layer that are output, the first).
+        its first frame arrives), ``latency`` in steps, ``outputs`` (neurons of the last layer that are output, the first),
+        ``copies`` (layers whose neurons are repeated, and how often).
 
     Raises:
         UnsupportedError: D2E-NETX-010 with every layer that netx cannot express.
@@ -71,6 +72,7 @@ def write(network: Network, path: Path, *, time_steps: int | None = None) -> dic
     return {
         "input_message_bits": _message_bits(source.max_payload, source.coding), "reset_offset": 1, "latency": len(layers),
         "outputs": int(np.prod(layers[-1].shape)) - layers[-1].helpers,
+        "copies": {layer.name: layer.copies for layer in layers if layer.copies > 1},
     }
 
 

@@ -35,6 +35,7 @@ from d2e.ir.shapes import output_shape
 
 KINDS = (
     "dense", "conv", "line", "recurrent", "delay", "soft", "biased", "soft_biased", "burst", "levels", "payload", "readout",
+    "copies",
 )
 ONE = 4096
 TIME = 14
@@ -128,7 +129,7 @@ def output_of(network: Network, trace: Trace) -> tuple[np.ndarray, bool]:
 
 def random_network(kind: str, seed: int) -> tuple[Network, np.ndarray]:
     """A lowered network of a kind, and frames [batch, time, *shape] for it."""
-    b = Chain(seed * len(KINDS) + KINDS.index(kind), **_ENTRY.get(kind, {"shape": (9,)}))
+    b = Chain(seed * 100 + KINDS.index(kind), **_ENTRY.get(kind, {"shape": (9,)}))
     for number in range(int(b.rng.integers(1, 4)) if kind != "readout" else 1):
         _LAYERS[kind](b, number)
     if kind in ("conv", "line", "readout"):
@@ -193,6 +194,13 @@ def _soft(b: Chain, number: int) -> None:
               threshold=integral(int(b.rng.integers(50, 120))))
 
 
+def _copies(b: Chain, number: int) -> None:
+    """Resets beyond 8 bits."""
+    b.dense(5, reach=121)
+    b.neurons(IF, reset="subtract", fire="ge", threshold=integral(int(b.rng.integers(130, 400))),
+              max_spikes=int(b.rng.integers(1, 3)), bias=integral(64 * int(b.rng.integers(0, 2) * 130)))
+
+
 def _biased(b: Chain, number: int) -> None:
     b.dense(8)
     b.neurons(bias=b.weights(8, reach=30) << 6)
@@ -220,4 +228,5 @@ def _levels(b: Chain, number: int) -> None:
 _LAYERS: dict[str, Any] = {
     "dense": _dense, "conv": _conv, "line": _line, "recurrent": _recurrent, "delay": _delay, "soft": _soft,
     "biased": _biased, "soft_biased": _soft_biased, "burst": _burst, "levels": _levels, "payload": _dense, "readout": _dense,
+    "copies": _copies,
 }

@@ -18,7 +18,7 @@ from d2e.ir import IF, CubaLIF, Network, UnsupportedError, reference
 from d2e.ir.nodes import integral
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("burst", "soft_biased")])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("burst", "soft_biased", "copies")])
 def test_a_written_file_reads_back_as_the_same_network(kind: str, tmp_path: Path) -> None:
     """Always-on neurons fire before frame 0 in netx: those kinds are left to the comparison with it."""
     fired = 0
@@ -105,7 +105,7 @@ PREVENTED = {
     "whole ones": lambda: dense(bias=integral(65)),
     "netx starts from none": lambda: dense(v_init=integral(640)),
     "the limit is 4095": lambda: dense(bias=integral(4096 << 6)),
-    "8 bits of one scale": lambda: dense(cls=IF, **_soft((5,), threshold=integral(300))),
+    "8 bits of one scale": lambda: dense(cls=IF, **_soft((5,), threshold=integral(1100))),
     "dense layers alone": soft_conv,
     "feeds that back to itself": recurrent_and_biased,
     "receives, late,": late_behind_early,
@@ -133,8 +133,14 @@ def test_what_prevents_it(sentence: str, tmp_path: Path) -> None:
 def test_at_the_limits() -> None:
     assert not expressible(dense(bias=integral(4095 << 6)))
     assert expressible(dense(bias=integral(4096 << 6)))
-    assert not expressible(dense(cls=IF, **_soft((5,), threshold=integral(128))))
-    assert expressible(dense(cls=IF, **_soft((5,), threshold=integral(129))))
+    assert expressible(dense(cls=IF, **_soft((5,), threshold=integral(1018))))
+    for threshold, copies in ((128, 1), (129, 2), (255, 2), (256, 3), (1017, 8)):
+        network = dense(cls=IF, reach=61, **_soft((5,), threshold=integral(threshold)))
+        (layer,), findings = plan(network)
+        assert not findings
+        assert (layer.copies, layer.shape, layer.helpers) == (copies, (5 * copies,), 5 * (copies - 1))
+        assert layer.recurrent is not None
+        assert layer.recurrent[:5].reshape(5, copies, 5).sum(axis=1).tolist() == (-threshold * np.eye(5, dtype=int)).tolist()
 
 
 def test_one_sentence_per_layer_and_other_layers_than_a_chain() -> None:

@@ -50,7 +50,7 @@ def compile(
 
     Args:
         model: ``.pt``, ``.pt2``, ``.nir``, ``pkg.module:factory``, a torch module or a `d2e.ir.Network`.
-        target: name, with options in braces: ``loihi2-sim{cores=64}``.
+        target: name, with options in braces: ``loihi2-sim{cores=64}``, ``{chips=2}``.
         input_shape: of one frame, where the model does not say it.
         time_steps: steps per sample.
         coding: of the input: spikes, signed or direct.
@@ -150,8 +150,9 @@ def _target(text: str) -> tuple[Target, dict[str, Any]]:
         raise UsageError("D2E-USE-002", f"{text!r} is no target", hint="Write name or name{option=value}.")
     options: dict[str, Any] = {}
     for key, value in _pairs(match[2]):
-        if key != "cores" or not value.isdigit() or int(value) < 1:
-            raise UsageError("D2E-USE-011", f"target option {key}={value} is not known", hint="It is cores=NUMBER.")
+        if key not in ("cores", "chips") or not value.isdigit() or int(value) < 1:
+            raise UsageError("D2E-USE-011", f"target option {key}={value} is not known",
+                             hint="They are cores=NUMBER and chips=NUMBER.")
         options[key] = int(value)
     return find(match[1]), options
 

@@ -52,6 +52,7 @@ class Loihi2Target:
         }
         burst: Any = options.get("burst") or "auto"
         low, high = options.get("input_range") or (None, None)
+        cores = options.get("cores") or (options.get("chips") or 1) * int(LIMITS["cores"].value)
         return [
             Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(burst=burst, graded=not self.hardware),
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
@@ -59,8 +60,8 @@ class Loihi2Target:
                         weight_bits=options.get("weight_bits") or GRID.weight_bits),
             FoldThresholds(), Quantise(grid=GRID, **chosen),
             MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
-                       cores=options.get("cores")),
-            Place(cores=options.get("cores"), strict=self.hardware),
+                       cores=cores),
+            Place(cores=cores, strict=self.hardware),
         ]
 
     def lowered(self, network: Network) -> bool:

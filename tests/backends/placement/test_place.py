@@ -97,6 +97,12 @@ def test_too_many_cores_are_a_warning_on_the_simulator_and_an_error_on_the_chip(
     assert (caught.value.code, caught.value.node, caught.value.exit_code) == ("D2E-FIT-002", "out", 3)
 
 
+def test_chips_are_a_target_option() -> None:
+    fit = placement(dense(1000, 100), target="loihi2-sim{chips=2}")["fit"]
+    assert (fit["cores"]["limit"], fit["chips"]) == (256, {"used": 1, "limit": 2})
+    assert placement(dense(1000, 100), target="loihi2-sim{cores=130}")["fit"]["chips"] == {"used": 1, "limit": 2}
+
+
 def test_a_soft_reset_pays_a_synapse_and_two_axons_per_neuron() -> None:
     hard, soft = (rows(placement(dense(10, 20, IF(shape=(20,), reset=reset))))[0] for reset in ("zero", "subtract"))
     assert {k: soft[k] - hard[k] for k in ("synaptic_words", "axons_in", "axons_out")} == {

@@ -1,10 +1,11 @@
-"""loihi2-sim beside Lava, bare torch kernels and the SNN frameworks, on the same two networks in one run.
+"""loihi2-sim beside Lava, bare torch kernels and the SNN frameworks, on the same two networks in one run; and bursts.
 
     python benchmarks/simulator.py [--no-lava] [--no-frameworks] [--output benchmarks/results/simulator.txt]
 
 Networks and input spikes: benchmarks/networks.py. Every engine's spike counts are checked against exact integers before
 it is timed. Lava needs `make lava`, the frameworks `python benchmarks/frameworks/install.py`. Times are medians, in
-milliseconds per sample; read the ratios, machines differ.
+milliseconds per sample; read the ratios, machines differ. The burst rows run both networks with up to 4 spikes a step, as
+graded neurons and as replicas, in turn with the binary ones: processor time of one thread, the quickest of many runs.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from networks import SPECS, save
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.backends.loihi2.lava.engine import run_lava
-from d2e.backends.loihi2.map_neurons import MapNeurons
+from d2e.backends.loihi2.map_neurons import Burst, MapNeurons
 from d2e.backends.loihi2.simulator.run import Form, Simulator
 from d2e.compiler.target import find
 from d2e.ir import IF, Conv2d, FixedPoint, Flatten, Input, Linear, Network, Output, chain
 
 THREADS = 2
 BATCHES = (1, 8, 32)
+BURST = 4
 FORMS: tuple[Form, ...] = ("events", "int8", "float")
 Row = tuple[str, str, float]
 
 
-def lowered(name: str, arrays: dict[str, Any]) -> Network:
-    """The integer network on stock Loihi neurons."""
+def lowered(name: str, arrays: dict[str, Any], spikes: int = 1, burst: Burst = "replicas") -> Network:
+    """The integer network as it runs on Loihi; ``spikes``: most of a neuron per step."""
     spec = SPECS[name]
     nodes: list[tuple[str, Any]] = [("input", Input(shape=spec.input_shape))]
     shape = spec.input_shape
@@ -56,9 +58,9 @@ def lowered(name: str, arrays: dict[str, Any]) -> Network:
         theta = np.asarray(layer.threshold, np.int64)
         nodes.append((f"n{i}", IF(
             shape=shape, threshold=theta, gain=one, amplitude=one, bias=zero, v_init=zero, v_reset=zero,
-            arithmetic=FixedPoint(),
+            arithmetic=FixedPoint(), max_spikes=spikes,
         )))
-    return MapNeurons().run(chain([*nodes, ("output", Output(shape=shape))]), find("loihi2-sim"))
+    return MapNeurons(burst=burst).run(chain([*nodes, ("output", Output(shape=shape))]), find("loihi2-sim"))
 
 
 def timed(call: Callable[[], Any], repeats: int = 15) -> float:
@@ -88,6 +90,28 @@ def d2e_rows(name: str, arrays: dict[str, Any]) -> Iterator[Row]:
         forced = Simulator(network, form)
         seconds = timed(lambda forced=forced: forced.run(frames))
         yield f"d2e loihi2-sim, {form} only, batch 32", "exact", 1e3 * seconds / len(frames)
+
+
+def burst_rows(name: str, arrays: dict[str, Any]) -> Iterator[Row]:
+    """Bursts in both forms beside binary spikes, one thread."""
+    frames = arrays[f"x_{name}"]
+    cases: dict[str, Network] = {
+        "binary spikes": lowered(name, arrays),
+        **{f"bursts of {BURST}, {form}": lowered(name, arrays, BURST, form) for form in ("graded", "replicas")},
+    }
+    simulators = {what: Simulator(network) for what, network in cases.items()}
+    _, one, other = (simulator.run(frames).output for simulator in simulators.values())
+    if not np.array_equal(one, other):
+        raise SystemExit(f"graded neurons and replicas of {name} differ")
+    seconds: dict[str, list[float]] = {what: [] for what in cases}
+    for _ in range(15):
+        for what, simulator in simulators.items():
+            start = time.thread_time()
+            simulator.run(frames, threads=1)
+            seconds[what].append(time.thread_time() - start)
+    for what, network in cases.items():
+        neurons = sum(int(np.prod(network.neuron(n).shape)) for n in network.populations)
+        yield what, f"{neurons:,} neurons", 1e3 * min(seconds[what]) / len(frames)
 
 
 def torch_rows(name: str, arrays: dict[str, Any]) -> Iterator[Row]:
@@ -162,25 +186,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--no-lava", action="store_true")
     parser.add_argument("--no-frameworks", action="store_true")
+    parser.add_argument("--only-bursts", action="store_true")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     lines = [f"ms per sample, {THREADS} threads; ratio to loihi2-sim at its best batch size"]
+    if args.output:
+        args.output.write_text("", encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "networks.npz"
         arrays = save(file)
-        for name in SPECS:
+        for name in () if args.only_bursts else SPECS:
             rows = [*d2e_rows(name, arrays), *torch_rows(name, arrays)]
             rows += [] if args.no_lava else lava_rows(name, arrays)
             rows += [] if args.no_frameworks else framework_rows(file, name)
             best = min(ms for _, _, ms in rows[: len(BATCHES)])
-            lines += ["", f"{name}, {SPECS[name].steps} steps"]
-            lines += [f"  {what:<40}{ms:>10.3f}{ms / best:>10.1f} x   {note}" for what, note, ms in rows]
-            print("\n".join(lines), flush=True)
-            done, lines = lines, []
-            if args.output:
-                with args.output.open("w" if name == next(iter(SPECS)) else "a", encoding="utf-8") as out:
-                    out.write("\n".join(done) + "\n")
+            lines += table(f"{name}, {SPECS[name].steps} steps", rows, best)
+            write(args.output, lines)
+            lines = []
+        torch.set_num_threads(1)
+        for name in SPECS:
+            rows = list(burst_rows(name, arrays))
+            lines = table(f"{name}, processor time of one thread, batch 32", rows, rows[0][2])
+            write(args.output, lines)
+
+
+def table(title: str, rows: list[Row], best: float) -> list[str]:
+    """Lines of a table, with ratios to ``best``."""
+    return ["", title, *(f"  {what:<40}{ms:>10.3f}{ms / best:>10.1f} x   {note}" for what, note, ms in rows)]
+
+
+def write(file: Path | None, lines: list[str]) -> None:
+    """Print lines, and append them to a file where there is one."""
+    text = "\n".join(lines) + "\n"
+    print(text, end="", flush=True)
+    if file:
+        with file.open("a", encoding="utf-8") as out:
+            out.write(text)
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def test_networks_are_printed_after_the_passes_asked_for(capsys: pytest.CaptureF
     assert "after quantise:\n" in text
     assert sum(line.endswith(" s") for line in text.splitlines()) == 8
     d2e.compile(toy(), print_ir_after="all")
-    assert capsys.readouterr().out.count("after ") == 7
+    assert capsys.readouterr().out.count("after ") == 8
 
 
 def test_the_gate_holds_back_a_program_that_lost_accuracy(tmp_path: Path) -> None:

@@ -271,16 +271,16 @@ def test_convolutions_of_every_geometry_in_int8() -> None:
     assert prepared >= 200
 
 
-def test_two_recurrent_layers_of_one_population_are_refused() -> None:
+def test_two_recurrent_layers_of_one_population_run_on_the_reference() -> None:
     nodes: dict[str, Node] = {
         "input": Input(shape=(3,)), "dense": Linear(weight=whole(np.eye(3))), "neuron": lif((3,), threshold=whole(1)),
         "a": Linear(weight=whole(np.ones((3, 3)))), "b": Linear(weight=whole(np.ones((3, 3)))), "output": Output(shape=(3,)),
     }
     pairs = [("input", "dense"), ("dense", "neuron"), ("a", "neuron"), ("b", "neuron"), ("neuron", "output")]
     loops = Edge("neuron", "a", True), Edge("neuron", "b", True)
-    with pytest.raises(UnsupportedError) as caught:
-        Simulator(Network(nodes, (*(Edge(*p) for p in pairs), *loops)))
-    assert caught.value.code == "D2E-SIM-002"
+    network = Network(nodes, (*(Edge(*p) for p in pairs), *loops))
+    check(network, np.eye(3, dtype=int)[None].repeat(2, axis=0))
+    assert Simulator(network).tangled
 
 
 def test_input_beyond_exact_sums_is_refused() -> None:

@@ -186,11 +186,9 @@ class _Planner:
         if all(isinstance(node, Scale) for node in path.nodes):
             weight = math.prod(np.broadcast_to(n.scale, path.shape) for n in path.nodes if isinstance(n, Scale))
             plan.selves.append((np.ascontiguousarray(last(np.asarray(weight), path.shape).astype(np.int32)), path.lag))
-        elif plan.recurrent[0].size:
-            raise UnsupportedError("D2E-SIM-002", "has two recurrent layers; merge them into one", node=plan.name)
         else:
             found = own_matrix(path.nodes, path.shape, plan.shape)
-            if found is None:
+            if found is None or plan.recurrent[0].size:
                 raise NoKernelError
             plan.recurrent = (found, path.lag)
 

@@ -18,15 +18,15 @@ ALLOWED = {
     "compiler": {"ir", "compiler"},
     "backends": {"ir", "compiler", "backends"},
 }
-OWN_INTERPRETER = Path("loihi2", "lava", "skeleton")
-"""Files that are copied into the programs and run there, by the interpreter that has Lava."""
+OWN_INTERPRETER = {Path("loihi2", "lava", "skeleton"), Path("loihi2", "netx", "skeleton")}
+"""Files that only the interpreter that has Lava runs."""
 
 
 def sources(layer: str) -> list[Path]:
     folder = FACE / layer
     found = sorted(folder.rglob("*.py"))
     assert len(found) >= 10
-    return [p for p in found if OWN_INTERPRETER not in list(p.relative_to(folder).parents)]
+    return [p for p in found if OWN_INTERPRETER.isdisjoint(p.relative_to(folder).parents)]
 
 
 def imported(path: Path) -> Iterator[str]:

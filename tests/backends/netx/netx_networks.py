@@ -198,7 +198,7 @@ def _copies(b: Chain, number: int) -> None:
     """Resets beyond 8 bits."""
     b.dense(5, reach=121)
     b.neurons(IF, reset="subtract", fire="ge", threshold=integral(int(b.rng.integers(130, 400))),
-              max_spikes=int(b.rng.integers(1, 3)), bias=integral(64 * int(b.rng.integers(0, 2) * 130)))
+              max_spikes=int(b.rng.integers(1, 3)), bias=integral(64 * int(b.rng.integers(0, 2) * (30 if number else 130))))
 
 
 def _biased(b: Chain, number: int) -> None:

@@ -1,6 +1,7 @@
-"""Samples on Loihi 2 through Intel's adapters (lava-loihi): the spikes of the readout alone come back.
+"""Samples on Loihi 2 through Intel's adapters and profiler (lava-loihi): the spikes of the readout alone come back.
 
-Written after lava-nc's ``networks/gradedvecnetwork.py``; d2e's authors have no chip to run it on.
+Written after lava-nc's ``networks/gradedvecnetwork.py`` and ``utils/profiler.py``, and after public users of Intel's
+profiler. d2e's authors have no chip: this has only ever run with stand-ins for lava-loihi.
 """
 # ruff: noqa: TID251
 # mypy: disable-error-code="import-not-found,misc"
@@ -12,7 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 import numpy as np
-from samples import from_lava, run_steps
+from samples import chunks, from_lava, joined, run_steps, stream
 
 EXIT_UNSUPPORTED = 3
 EXIT_MISSING = 5
@@ -47,39 +48,112 @@ def check_hardware() -> None:
         raise SystemExit(EXIT_MISSING)
 
 
-def run_on_chip(network: Any, frames: np.ndarray) -> dict[str, np.ndarray]:
-    """One sample."""
+def run_on_chip(network: Any, frames: np.ndarray, *, fresh: bool, profile: bool) -> dict[str, np.ndarray]:
+    """Samples [batch, time, *shape]: in one run where nothing reaches from sample to sample, else one by one.
+
+    Blank frames between samples would have to be silent, and on a chip nobody watches them. Beside the result of
+    samples.simulate, limited to the readout, ``profile/WHAT`` [runs, ...] holds what the profiler measured.
+    """
+    apart = fresh or bool(network.FRESH) or network.GAP > 0 or len(frames) == 1
+    groups = [frames[k : k + 1] for k in range(len(frames))] if apart else list(chunks(network, frames, "counts"))
+    parts, measures = [], []
+    for group in groups:
+        found, told = _run(network, group, profile)
+        parts.append(found)
+        measures.append(told)
+    result: dict[str, np.ndarray] = joined(parts)
+    for what in measures[0]:
+        values = [each[what] for each in measures if what in each]
+        if len({v.shape for v in values}) == 1:
+            result[f"profile/{what}"] = np.stack(values)
+    return result
+
+
+def _run(network: Any, samples: np.ndarray, profile: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """One run on the chip, and what the profiler measured."""
     from lava.magma.core.run_configs import Loihi2HwCfg
+
+    frames, windows = stream(network, samples)
+    steps = len(frames) + network.EXTRA_STEPS
+    heard, adapters = _adapters(steps)
+    network.entry, network.APART = adapters, True
+    populations = network.build(frames, steps, windows if len(samples) > 1 else None)
+    readouts = {name: facts for name, facts in network.POPULATIONS.items() if facts["readout"]}
+    sinks = {name: heard(populations[name].s_out) for name in readouts}
+    config = Loihi2HwCfg()
+    profiler = probed(config, steps) if profile else None
+    first = populations[next(iter(sinks))]
+    try:
+        run_steps(network, populations, first, steps, config, host_start=len(samples) == 1)
+        data = {name: sink.data.get().astype(np.int64) for name, sink in sinks.items()}
+    finally:
+        first.stop()
+    result: dict[str, np.ndarray] = {
+        "output": np.zeros((*samples.shape[:2], *network.OUTPUT_SHAPE), np.int64),
+        "one_run": np.full(len(samples), len(samples) > 1),
+    }
+    for name, facts in readouts.items():
+        first_step = windows.lead + facts["depth"]
+        fired = np.moveaxis(data[name], -1, 0)[first_step : first_step + len(samples) * windows.period]
+        fired = from_lava(fired, facts["shape"]).reshape(*samples.shape[:2], *facts["shape"])
+        result["output"] += facts["readout"] * fired.reshape(result["output"].shape)
+        result[f"counts/{name}"] = fired.sum(axis=1)
+    return result, measured(profiler)
+
+
+def _adapters(steps: int) -> tuple[Any, Any]:
+    """(a sink for a port, network.py's entry), both through Intel's adapters between the host and the chip."""
     from lava.proc import embedded_io as eio
     from lava.proc.io.sink import RingBuffer
 
     def entry(buffer: Any, bits: int) -> Any:
-        heard = buffer.s_out
-        adapter = eio.spike.PyToNxAdapter(shape=heard.shape, num_message_bits=bits)
-        heard.connect(adapter.inp)
+        adapter = eio.spike.PyToNxAdapter(shape=buffer.s_out.shape, num_message_bits=bits)
+        buffer.s_out.connect(adapter.inp)
         return adapter.out
 
-    network.entry, network.APART = entry, True
-    steps = len(frames) + network.EXTRA_STEPS
-    populations = network.build(frames, steps)
-    sinks = {}
-    for name, facts in network.POPULATIONS.items():
-        if facts["readout"]:
-            spikes = populations[name].s_out
-            adapter = eio.spike.NxToPyAdapter(shape=spikes.shape, num_message_bits=0)
-            sinks[name] = RingBuffer(shape=spikes.shape, buffer=steps)
-            spikes.connect(adapter.inp)
-            adapter.out.connect(sinks[name].a_in)
-    first = populations[next(iter(sinks))]
+    def heard(port: Any) -> Any:
+        adapter = eio.spike.NxToPyAdapter(shape=port.shape, num_message_bits=0)
+        sink = RingBuffer(shape=port.shape, buffer=steps)
+        port.connect(adapter.inp)
+        adapter.out.connect(sink.a_in)
+        return sink
+
+    return heard, entry
+
+
+PROBES = ("execution_time_probe", "energy_probe", "activity_probe", "memory_probe")
+MEASURES = (
+    "execution_time", "spiking_time", "management_time", "learning_time", "host_time", "power", "static_power",
+    "dynamic_power", "vdd_power", "vddm_power", "vddio_power", "energy", "static_energy", "dynamic_energy",
+    "num_alloc_chips",
+)
+
+
+def probed(config: Any, steps: int) -> Any:
+    """Intel's profiler with every probe that it has; None where there is none."""
+    from lava.utils.profiler import Profiler
+
     try:
-        run_steps(network, populations, first, steps, Loihi2HwCfg(), host_start=True)
-        heard = {name: sink.data.get().astype(np.int64) for name, sink in sinks.items()}
-    finally:
-        first.stop()
-    result: dict[str, np.ndarray] = {"output": np.zeros((len(frames), *network.OUTPUT_SHAPE), np.int64)}
-    for name, data in heard.items():
-        facts = network.POPULATIONS[name]
-        fired = from_lava(np.moveaxis(data, -1, 0)[facts["depth"] :][: len(frames)], facts["shape"])
-        result["output"] += facts["readout"] * fired.reshape(result["output"].shape)
-        result[f"counts/{name}"] = fired.sum(axis=0)
-    return result
+        profiler = Profiler.init(config)
+    except NotImplementedError as error:
+        print(f"nothing is measured: {error}", file=sys.stderr)
+        return None
+    for name in PROBES:
+        needs_steps = name in ("execution_time_probe", "energy_probe")
+        try:
+            getattr(profiler, name)(**({"num_steps": steps} if needs_steps else {}))
+        except Exception as error:  # closed software: a probe it lacks must not cost the run
+            print(f"{name} is not available: {error}", file=sys.stderr)
+    return profiler
+
+
+def measured(profiler: Any) -> dict[str, np.ndarray]:
+    """What a profiler has to tell, in its own units; a run is not lost because it lacks some of it."""
+    found: dict[str, np.ndarray] = {}
+    for name in MEASURES:
+        try:
+            value = np.asarray(getattr(profiler, name), dtype=float)
+        except Exception:  # closed software: each probe answers only where it was set and has run
+            continue
+        found[name] = value
+    return found

@@ -4,7 +4,8 @@ Needs lava-nc 0.10.0, numpy < 2 and scipy; nothing of d2e. Frames are integers [
 network.py has an ENCODER, numbers of a floating type are real values, and images [batch, *input shape] need no time.
 The result holds ``output`` [batch, time, *out], ``counts/NAME`` [batch, *shape] and, with --record spikes or
 state, ``spikes/NAME``, ``u/NAME`` and ``v/NAME`` [batch, time, *shape]; the pipeline's latency is removed.
-``one_run`` [batch] says which samples shared a Lava run with others, which changes no number.
+``one_run`` [batch] says which samples shared a Lava run with others, which changes no number. With --hardware the
+readout alone comes back, and ``profile/WHAT`` [runs, ...] holds what Intel's profiler measured, in its units.
 """
 # mypy: disable-error-code="import-not-found"
 
@@ -73,9 +74,11 @@ def run_package(folder: Path, frames: np.ndarray, options: argparse.Namespace) -
     network = load_network(folder)
     whole = check_frames(network, encoded(network, frames))
     if options.hardware:
-        found = [chip.run_on_chip(network, sample) for sample in whole]
-        return {key: np.stack([sample[key] for sample in found]) for key in found[0]}
-    result: dict[str, np.ndarray] = samples.simulate(network, whole, options.record, options.fresh)
+        result: dict[str, np.ndarray] = chip.run_on_chip(
+            network, whole, fresh=options.fresh, profile=not options.no_profile
+        )
+        return result
+    result = samples.simulate(network, whole, options.record, options.fresh)
     return result
 
 
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="run every sample by itself (slower, same result)")
     parser.add_argument("--time-out", type=float, default=600.0, metavar="S", help="end a run that hangs")
     parser.add_argument("--hardware", action="store_true", help="run on Loihi 2 (needs lava-loihi)")
+    parser.add_argument("--no-profile", action="store_true", help="with --hardware: ask Intel's profiler nothing")
     parser.add_argument("--jobs", type=Path, help="instead: a .json list of {folder, input, output}")
     options = parser.parse_args()
     here = Path(__file__).resolve().parent

@@ -44,18 +44,20 @@ def simulate(network: Any, frames: np.ndarray, record: str, fresh: bool) -> dict
     """
     parts: list[dict[str, np.ndarray]] = []
     apart = fresh or bool(network.FRESH) or len(frames) == 1
-    for samples in [frames[k : k + 1] for k in range(len(frames))] if apart else _chunks(network, frames, record):
+    for samples in [frames[k : k + 1] for k in range(len(frames))] if apart else chunks(network, frames, record):
         found = _run(network, samples, record)
         if found is None:
-            found = _joined([_run(network, samples[k : k + 1], record) for k in range(len(samples))])
+            found = joined([_run(network, samples[k : k + 1], record) for k in range(len(samples))])
         parts.append(found)
         _shim.progress(len(samples))
-    return _joined(parts)
+    return joined(parts)
 
 
 def stream(network: Any, samples: np.ndarray) -> tuple[np.ndarray, Windows]:
-    """Samples one after another with blank frames before and between them."""
+    """Samples one after another with blank frames before and between them; one alone as it is."""
     count, steps = samples.shape[:2]
+    if count == 1:
+        return samples[0], Windows(0, steps, steps)
     windows = Windows(network.LEAD, steps + network.GAP, steps)
     frames = np.zeros((windows.lead + count * windows.period - network.GAP, *samples.shape[2:]), samples.dtype)
     for k, sample in enumerate(samples):
@@ -64,7 +66,7 @@ def stream(network: Any, samples: np.ndarray) -> tuple[np.ndarray, Windows]:
     return frames, windows
 
 
-def _chunks(network: Any, frames: np.ndarray, record: str) -> Iterator[np.ndarray]:
+def chunks(network: Any, frames: np.ndarray, record: str) -> Iterator[np.ndarray]:
     """As many samples per run as memory allows."""
     steps = frames.shape[1] + network.GAP
     neurons = sum(int(np.prod(facts["shape"])) for facts in network.POPULATIONS.values())
@@ -78,7 +80,7 @@ def _chunks(network: Any, frames: np.ndarray, record: str) -> Iterator[np.ndarra
 def _run(network: Any, samples: np.ndarray, record: str) -> dict[str, np.ndarray] | None:
     """One Lava run; None where a sample reached into the next."""
     together = len(samples) > 1
-    frames, windows = stream(network, samples) if together else (samples[0], Windows(0, len(samples[0]), len(samples[0])))
+    frames, windows = stream(network, samples)
     steps = len(frames) + network.EXTRA_STEPS
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=recorder.MODELS)
     with tempfile.TemporaryDirectory() as folder:
@@ -133,5 +135,6 @@ def from_lava(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(reverse.transpose(*axes, *reversed(range(len(lead), reverse.ndim))))
 
 
-def _joined(parts: list[Any]) -> dict[str, np.ndarray]:
+def joined(parts: list[Any]) -> dict[str, np.ndarray]:
+    """The results of several runs as one."""
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

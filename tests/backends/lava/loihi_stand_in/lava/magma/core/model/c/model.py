@@ -1,0 +1,5 @@
+"""A model on an embedded core; there is none here."""
+
+
+class CLoihiProcessModel:
+    """What Intel's models for embedded cores derive from."""

@@ -82,12 +82,12 @@ class EncodeInput(Pass):
         largest = max(abs(low), abs(high))
         wide = payload_top(WIDEST if self.bits is None else self.bits, low)
         room = self._room(network, largest) if self.bits is None else wide
-        steps = _grid(self.calibration, largest, min(wide, max(room, 1)))
+        steps, wished = (_grid(self.calibration, largest, min(wide, limit)) for limit in (max(room, 1), wide))
         encoder = replace(network.input.encoder or Encoder(), scale=real(largest / steps))
         source = replace(network.input, coding="signed" if low < 0 else "spikes", max_payload=steps, encoder=encoder)
         network = _scaled(network, source)
-        if room < wide and steps == room:
-            return warn(network, "D2E-ENC-007", f"its payloads reach {steps} instead of {wide}: with more, states of the "
+        if steps < wished:
+            return warn(network, "D2E-ENC-007", f"its payloads reach {steps} instead of {wished}: with more, states of the "
                         "layer behind it would outgrow the chip on the calibration data", name)
         return network
 
@@ -179,16 +179,16 @@ def _once(frames: Array) -> Array:
 
 
 def _grid(values: Array | None, largest: float, top: int) -> int:
-    """Into how many steps ``largest`` is divided: as few as lose nothing of the data, else ``top``."""
+    """Into how many steps ``largest`` is divided: the most up to ``top`` that lose nothing of the data, else ``top``."""
     if values is None:
         return top
     distinct = np.unique(np.minimum(np.abs(_once(values)), largest))
     if distinct.size > top + 1:
         return top
-    for steps in range(1, top):
-        p = distinct / (largest / steps)
+    for fewest in range(1, top):
+        p = distinct / (largest / fewest)
         if np.abs(p - np.rint(p)).max() < _OFF_GRID:
-            return steps
+            return top // fewest * fewest
     return top
 
 

@@ -231,6 +231,14 @@ def test_signed_inputs_as_bytes(form: Form | None, payload: int) -> None:
     check(network, some(network), form)
 
 
+def test_a_readout_that_nothing_reaches_is_still_read() -> None:
+    node = graded(LI, reset="zero", fire="gt", decay_syn=whole(0), decay_mem=whole(4000), bias=whole(70))
+    network = line(graded(IF, max_spikes=2))
+    nodes = {**network.nodes, "alone": node, "scale": Scale(scale=whole(1))}
+    network = Network(nodes, (*network.edges, Edge("alone", "scale"), Edge("scale", "n")))
+    assert not check(network, some(network)).tangled
+
+
 # --------------------------------------------------------------------------- replicas
 
 

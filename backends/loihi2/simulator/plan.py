@@ -107,7 +107,7 @@ class _Planner:
     def __init__(self, network: Network, units: list[Unit]) -> None:
         self.network, self.shapes = network, infer_shapes(network)
         self.cells = {unit.name: self._cell(unit) for unit in units}
-        self.constant = {unit.name for unit in units if not unit.wires}
+        self.constant = {u.name for u in units if not u.wires and not isinstance(network.nodes[u.name], LI)}
 
     def _cell(self, unit: Unit) -> Cell:
         cell = make_cell(self.network.neuron(unit.name), unit.group)

@@ -58,6 +58,7 @@ def nearest(array: Array, step: float, low: int, high: int) -> Array:
     result = np.empty(array.size, narrowest(low, high))
     for start, block in enumerate(blocks(array)):
         result[start * SIZE : start * SIZE + block.size] = _rounded(block, step, low, high, block)
+    result.setflags(write=False)  # a node then keeps it without a copy
     return result.reshape(array.shape)
 
 

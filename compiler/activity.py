@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from d2e.compiler.algebra import run_chain
 from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.passes.rounding import BLOCK
 from d2e.compiler.paths import Path, paths_into
-from d2e.ir import LI, Delay, Network, Neuron, Synapse, UnsupportedError, infer_shapes, reference
-from d2e.ir.nodes import Array
+from d2e.ir import (
+    LI,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Linear,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Synapse,
+    UnsupportedError,
+    infer_shapes,
+    linear,
+    reference,
+)
+from d2e.ir.nodes import Array, Shape
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Float activity on the calibration frames.
+    """Activity on the calibration frames.
 
     Attributes:
         frames: [batch, time, *input shape].
@@ -24,8 +42,17 @@ class Seen:
     """
 
     frames: Array
-    spikes: dict[str, Array]
-    counts: dict[str, Array]
+    spikes: Mapping[str, Array]
+    counts: Mapping[str, Array]
+
+    def with_spikes(self, name: str, n: Array) -> Seen:
+        """The same with other spikes of one population."""
+        return replace(self, spikes={**self.spikes, name: n}, counts={**self.counts, name: np.abs(n).sum(axis=1)})
+
+    def head(self, samples: int) -> Seen:
+        """The first samples."""
+        return Seen(self.frames[:samples], {k: n[:samples] for k, n in self.spikes.items()},
+                    {k: n[:samples] for k, n in self.counts.items()})
 
 
 def observe(network: Network, frames: Array) -> Seen:
@@ -34,41 +61,85 @@ def observe(network: Network, frames: Array) -> Seen:
     return Seen(reference.check_frames(network, frames), trace.spikes, trace.counts)
 
 
-def _arriving(network: Network, path: Path, seen: Seen) -> Array:
-    """What a path delivers at every step [batch, time, *shape], given the observed spikes."""
+def _sent(network: Network, path: Path, seen: Seen) -> Array:
+    """What enters the maps of a path at every step [batch, time, *shape], its delays already taken."""
     source = network.nodes[path.source]
     sent = reference.payload(source, seen.spikes[path.source]) if isinstance(source, Neuron) else seen.frames
-    nodes = [n for n in (network.nodes[s] for s in path.synapses) if isinstance(n, Synapse)]
-    late = sum(n.steps for n in nodes if isinstance(n, Delay)) + path.recurrent
+    late = path.recurrent + sum(n.steps for s in path.synapses if isinstance(n := network.nodes[s], Delay))
     if late:
         sent = np.concatenate([np.zeros_like(sent[:, :late]), sent[:, :-late]], axis=1)[:, : sent.shape[1]]
-    shape = infer_shapes(network)[path.source]
-    folded = sent.reshape(-1, *shape)
-    result = run_chain([n for n in nodes if not isinstance(n, Delay)], folded, shape)
+    return sent
+
+
+def _maps(network: Network, path: Path) -> list[Synapse]:
+    nodes = (network.nodes[s] for s in path.synapses)
+    return [n for n in nodes if isinstance(n, Synapse) and not isinstance(n, Delay)]
+
+
+def _arriving(network: Network, path: Path, seen: Seen, shape: Shape) -> Array:
+    """What a path delivers at every step [batch, time, *shape], given the observed spikes."""
+    sent = _sent(network, path, seen)
+    result = run_chain(_maps(network, path), sent.reshape(-1, *shape), shape)
     return result.reshape(*sent.shape[:2], *result.shape[1:])
 
 
 def current(network: Network, name: str, seen: Seen) -> Array:
     """The summed input of a population at every step [batch, time, *shape], given the observed spikes."""
+    shapes = infer_shapes(network)
     total: Array | None = None
     for path in paths_into(network, name):
-        part = _arriving(network, path, seen)
+        part = _arriving(network, path, seen, shapes[path.source])
         total = part if total is None else total + part
     batch, steps = seen.frames.shape[:2]
     return np.zeros((batch, steps, *network.neuron(name).shape), np.int64) if total is None else total
 
 
-def count_error(network: Network, name: str, seen: Seen) -> float:
-    """Sum of |payload sent - payload observed| over neurons and samples when this population alone is as in ``network``."""
+def replay(network: Network, name: str, seen: Seen) -> tuple[Array, Array]:
+    """(n, what it sends) of one population at every step, given what the others fired."""
     drive = current(network, name, seen)
     population = reference.Population(name, network.neuron(name), drive.shape[0])
-    sent = sum(population.step(drive[:, t]) for t in range(drive.shape[1]))
-    return float(np.abs(sent - reference.payload(network.neuron(name), seen.spikes[name]).sum(axis=1)).sum())
+    steps = [(population.step(drive[:, t]), population.n) for t in range(drive.shape[1])]
+    return np.stack([n for _, n in steps], axis=1), np.stack([sent for sent, _ in steps], axis=1)
 
 
-def mean_input_error(before: Network, after: Network, name: str, unit: float, seen: Seen) -> Array:
-    """Mean of (float input - integer input * unit) per channel, behind the synaptic current; shaped to add to the bias."""
-    error = current(before, name, seen) - current(after, name, seen) * unit
+def count_error(network: Network, name: str, seen: Seen, fired: Array) -> float:
+    """Sum of |payload sent - payload observed| over neurons and samples where the population fires as in ``fired``."""
+    node = network.neuron(name)
+    found, wanted = (reference.payload(node, n).sum(axis=1) for n in (fired, seen.spikes[name]))
+    return float(np.abs(found - wanted).sum())
+
+
+def carried(network: Network, name: str, seen: Seen) -> Seen:
+    """What the populations behind ``name`` do where it fires as in ``seen``; loops see what was observed."""
+    changed = {name}
+    for each in network.populations[network.populations.index(name) + 1 :]:
+        if changed & {path.source for path in paths_into(network, each)}:
+            seen = seen.with_spikes(each, replay(network, each, seen)[0])
+            changed.add(each)
+    return seen
+
+
+def output_error(network: Network, seen: Seen, other: Seen) -> float:
+    """Sum of |difference| of what reaches the output over time, as a share of what reached it in ``seen``."""
+    wrong = total = 0.0
+    for path in paths_into(network, network.outputs[0]):
+        if isinstance(network.nodes[path.source], Neuron):
+            a, b = (replay(network, path.source, s)[1].sum(axis=1) for s in (seen, other))
+            wrong, total = wrong + float(np.abs(a - b).sum()), total + float(np.abs(a).sum())
+    return wrong / max(total, 1.0)
+
+
+def mean_input_error(before: Network, after: Network, name: str, unit: float, seen: Seen, now: Seen) -> Array:
+    """Mean of (float input - integer input * unit) per channel, behind the synaptic current; shaped to add to the bias.
+
+    Args:
+        before, after: float, and with the integer weights.
+        name: the population.
+        unit: of its weights.
+        seen: activity of the float network.
+        now: activity with the populations so far in integers.
+    """
+    error = current(before, name, seen) - current(after, name, now) * unit
     decay = before.neuron(name).decays[0]
     if decay is not None and decay.any():
         for t in range(1, error.shape[1]):
@@ -76,6 +147,29 @@ def mean_input_error(before: Network, after: Network, name: str, unit: float, se
     axes = (0, 1, *range(3, error.ndim))
     mean = error.mean(axis=axes)
     return np.asarray(mean.reshape(-1, *([1] * (error.ndim - 3))))
+
+
+def moments(network: Network, path: Path, seen: Seen, window: int) -> list[list[Array]] | None:
+    """E[x x^T] of the inputs x of a path's map, summed over ``window`` steps, per group and block of columns.
+
+    None where the path has no matrix to speak of.
+    """
+    nodes = _maps(network, path)
+    if not nodes or not isinstance(nodes[-1], (Linear, Conv1d, Conv2d)):
+        return None
+    sent, shape = _sent(network, path, seen), infer_shapes(network)[path.source]
+    summed = np.add.reduceat(sent, np.arange(0, sent.shape[1], window), axis=1).reshape(-1, *shape).astype(np.float64)
+    last, found = nodes[-1], []
+    for start in range(0, len(summed), _AT_ONCE):
+        frames = run_chain(nodes[:-1], summed[start : start + _AT_ONCE], shape)
+        groups = [frames] if isinstance(last, Linear) else linear.columns(last, frames)
+        found.append([_blocks(part.reshape(-1, part.shape[-1])) for part in groups])
+    return [[np.mean(parts, axis=0) for parts in zip(*blocks, strict=True)] for blocks in zip(*found, strict=True)]
+
+
+def _blocks(rows: Array) -> list[Array]:
+    parts = [rows[:, i : i + BLOCK] for i in range(0, rows.shape[1], BLOCK)]
+    return [part.T @ part / len(rows) for part in parts]
 
 
 def check_alive(network: Network, seen: Seen, frames: Array) -> None:
@@ -96,7 +190,8 @@ def check_alive(network: Network, seen: Seen, frames: Array) -> None:
                 "D2E-QUANT-002", f"falls silent in integers (it fired {was:.3g} spikes per neuron and step)", node=name,
                 hint="Raise --weight-bits or choose another --scale.",
             )
-        if node.max_spikes and now >= node.max_spikes and was < 0.9 * node.max_spikes:
+        most = node.levels.size if isinstance(node, MultiThreshold) else node.max_spikes
+        if now >= most and was < 0.9 * most:
             raise UnsupportedError(
                 "D2E-QUANT-003", f"fires at every step in integers (float: {was:.3g} per neuron and step)", node=name,
                 hint="Raise --weight-bits or choose another --scale.",

@@ -46,11 +46,13 @@ class Quantized:
         bits: width of the integer grid, sign included where `signed`.
         scale: float per integer step; a scalar or one per output channel.
         signed: whether the grid holds negative values.
+        exponent: the integers are multiples of 2**exponent; `bits` counts the bits above.
     """
 
     bits: int
     scale: Array
     signed: bool = True
+    exponent: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", _frozen(self.scale))

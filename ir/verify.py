@@ -27,6 +27,7 @@ from d2e.ir.nodes import (
     Neuron,
     Node,
     Output,
+    Quantized,
     Synapse,
     _Conv,
     _Pool,
@@ -111,7 +112,7 @@ def _arrays(name: str, node: Node) -> Iterator[Finding]:
     quantized = getattr(node, "quantized", None)
     weight = getattr(node, "weight", None)
     if quantized is not None and isinstance(node, Synapse) and weight is not None:
-        yield from _grid(name, weight, quantized.bits, quantized.signed)
+        yield from _grid(name, weight, quantized)
 
 
 def _options(node: Node) -> Iterator[str]:
@@ -166,8 +167,9 @@ def _convolution(node: Conv1d | Conv2d) -> Iterator[str]:
         yield f"stride {node.stride}, dilation {node.dilation}, padding {node.padding} are out of range"
 
 
-def _grid(name: str, weight: Array, bits: int, signed: bool) -> Iterator[Finding]:
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+def _grid(name: str, weight: Array, grid: Quantized) -> Iterator[Finding]:
+    bits, step = grid.bits, 1 << grid.exponent
+    low, high = (-(step << (bits - 1)), step * ((1 << (bits - 1)) - 1)) if grid.signed else (0, step * ((1 << bits) - 1))
     if weight.dtype.kind not in "iu":
         message = f"weight is marked quantised to {bits} bits but holds {weight.dtype}"
         yield Finding("D2E-NODE-004", message, name)
@@ -176,6 +178,8 @@ def _grid(name: str, weight: Array, bits: int, signed: bool) -> Iterator[Finding
             "D2E-NODE-004",
             f"weight reaches {weight.min()}..{weight.max()}, outside {low}..{high} ({bits} bits)", name,
         )
+    elif (weight % step).any():
+        yield Finding("D2E-NODE-004", f"weight holds values that are no multiples of {step}", name)
 
 
 def _neuron(name: str, node: Neuron) -> Iterator[Finding]:

@@ -138,7 +138,7 @@ def weight_fits(network: Network) -> Iterator[Finding]:
     half = 1 << (int(LIMITS["weight_bits"].value) - 1)
     for name, node in network.nodes.items():
         if isinstance(node, (Linear, Conv1d, Conv2d)) and node.quantized is not None:
-            low, high = int(node.weight.min()), int(node.weight.max())
+            low, high = (int(w) >> node.quantized.exponent for w in (node.weight.min(), node.weight.max()))
             if low < -half or high > half - 1:
                 yield Finding("D2E-LOIHI-012", f"weights reach {low}..{high}, the limit is {-half}..{half - 1}", name,
                               "Lower --weight-bits.")

@@ -6,40 +6,49 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from d2e.compiler import activity
-from d2e.compiler.algebra import depthwise, weight_of, with_weight
+from d2e.compiler.algebra import depthwise, weight_of
+from d2e.compiler.blocks import largest
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
+from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, Layer, allocate, table
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.integers import integer_neuron
+from d2e.compiler.passes.layer import Weights, in_units, weights_into
 from d2e.compiler.passes.ranges import population_range
+from d2e.compiler.passes.rounding import Curvature, curvature
 from d2e.compiler.passes.units import candidate_units, threshold_of
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
     LI,
+    Conv1d,
+    Conv2d,
     FixedPoint,
-    MultiThreshold,
+    Linear,
     Network,
     Neuron,
     Node,
     Output,
-    Quantized,
     SumPool2d,
     Synapse,
     UnsupportedError,
     UsageError,
     infer_shapes,
 )
-from d2e.ir.nodes import Array, integral, real
+from d2e.ir.nodes import Array, integral
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
+_SENSITIVITY_SAMPLES = 32
 Method = Literal["auto", "max", "percentile", "mse", "spikes"]
 
 
@@ -76,11 +85,13 @@ class Quantise(Pass):
 
     Attributes:
         grid: the target's integers.
-        weight_bits: width of signed weights, 2..8.
+        weight_bits: width of signed weights, 1..8: a number, "layer=bits,…" (populations or synapses), or "auto".
+        budget: with "auto", most bits per weight in the mean over the network.
         scale: "max" keeps every weight, "percentile" clips outliers, "mse" least squared weight error, "spikes" least
-            spike-count error on the calibration data; "auto": spikes with calibration data, else mse.
+            spike-count error on the calibration data; "auto": mse, or spikes where weights do not compensate.
         percentile: of |weight| kept by scale="percentile".
         calibration: frames [batch, time, *shape] the model sees in use.
+        compensate: with calibration, round weights such that later ones make up for the errors of earlier ones.
         bias_correction: with calibration, cancel the mean input error of each channel in layers that have a bias.
         time_steps: steps per sample, for the range analysis.
     """
@@ -90,41 +101,53 @@ class Quantise(Pass):
     ensures: ClassVar[tuple[Property, ...]] = (integer,)
 
     grid: Grid
-    weight_bits: int = 8
+    weight_bits: Bits = 8
+    budget: float | None = None
     scale: Method = "auto"
     percentile: float = 99.9
     calibration: Array | None = None
+    compensate: bool = True
     bias_correction: bool = True
     time_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not 2 <= self.weight_bits <= self.grid.weight_bits:
-            raise UsageError(
-                "D2E-USE-003", f"weight bits {self.weight_bits} are outside 2..{self.grid.weight_bits}",
-                hint="Give --weight-bits in that range.",
-            )
+        table(self.weight_bits, self.grid.weight_bits)
         if self.scale not in get_args(Method) or not 0 < self.percentile <= 100:
             raise UsageError(
                 "D2E-USE-012", f"scale {self.scale!r} with percentile {self.percentile:g} is not known",
                 hint=f"Scale is {', '.join(get_args(Method))}; the percentile lies above 0, up to 100.",
             )
-        if self.scale == "spikes" and self.calibration is None:
-            raise UsageError("D2E-USE-004", "scale 'spikes' needs calibration data", hint="Give --calibration.")
+        if self.calibration is None and (self.scale == "spikes" or self.weight_bits == AUTO):
+            what = "weight bits 'auto' need" if self.weight_bits == AUTO else "scale 'spikes' needs"
+            raise UsageError("D2E-USE-004", f"{what} calibration data", hint="Give --calibration.")
+        if (self.weight_bits == AUTO) != (self.budget is not None) or not 2 <= (self.budget or 2) <= self.grid.weight_bits:
+            raise UsageError(
+                "D2E-USE-014", f"weight bits {self.weight_bits!r} do not go with a budget of {self.budget}",
+                hint=f"Give --weight-bits auto with --budget, 2 to {self.grid.weight_bits} bits per weight in the mean.",
+            )
 
     def run(self, network: Network, target: Target) -> Network:
         """The integer network.
 
         Raises:
+            UsageError: D2E-USE-015 where ``weight_bits`` names a layer that is not there.
             UnsupportedError: D2E-QUANT-001 where a layer quantises to nothing, -002 where a layer falls silent,
-                -003 where it saturates, -004 where levels fall together;
+                -003 where it saturates, -004 where levels fall together, -005 where one bit would need two signs;
                 D2E-RANGE-001 where one step's input can overflow the accumulator.
         """
         if integer(network) is None:  # a .net file's integers stay
             return self._in_range(network)
-        seen = None if self.calibration is None else activity.observe(network, self.calibration)
         result = _weighted(network)
+        seen = None if self.calibration is None else activity.observe(result, self.calibration)
+        widths = table(self.weight_bits, self.grid.weight_bits)
+        _check_names(result, widths)
+        if self.weight_bits == AUTO and seen is not None and self.budget is not None:
+            widths |= allocate(self._sensitivities(result, seen.head(_SENSITIVITY_SAMPLES)), self.budget)
+        now = seen
         for name in network.populations:
-            result = self._population(result, name, seen)
+            result = self._population(result, name, widths, seen, now)
+            if now is not None:
+                now = now.with_spikes(name, activity.replay(result, name, now)[0])
         result = self._in_range(result)
         if seen is not None and self.calibration is not None:
             activity.check_alive(result, seen, self.calibration)
@@ -135,7 +158,36 @@ class Quantise(Pass):
             network = _check_range(network, name, self.time_steps, self.grid)
         return network
 
-    def _population(self, network: Network, name: str, seen: activity.Seen | None) -> Network:
+    def _sensitivities(self, network: Network, seen: activity.Seen) -> list[Layer]:
+        """What each layer's widths cost: the change of the output where this layer alone is in integers."""
+        names = [n for n in network.populations if not network.neuron(n).metadata.get(HELPER)
+                 and weights_into(network, n, lambda _: 2)]
+        choices = [(name, width) for name in names for width in range(2, self.grid.weight_bits + 1)]
+        found = Parallel(prefer="threads")(delayed(self._cost)(network, seen, *choice) for choice in choices)
+        costs = dict(zip(choices, found, strict=True))
+        return [
+            Layer(name, sum(w.array.size for w in weights_into(network, name, lambda _: 2)),
+                  {width: costs[each, width] for each, width in choices if each == name})
+            for name in names
+        ]
+
+    def _cost(self, network: Network, seen: activity.Seen, name: str, width: int) -> float:
+        try:
+            changed = self._population(network, name, {name: width, OTHERS: width}, seen, seen)
+        except UnsupportedError:
+            return math.inf
+        if isinstance(network.neuron(name), LI):
+            unit, one = _unit_of(changed, name), 1 << self.grid.arithmetic.fraction_bits
+            wanted, found = (activity.replay(n, name, seen)[1].sum(axis=1) for n in (network, changed))
+            return float(np.abs(wanted - found * unit / one).sum()) / max(float(np.abs(wanted).sum()), unit)
+        return activity.output_error(network, seen, activity.carried(
+            network, name, seen.with_spikes(name, activity.replay(changed, name, seen)[0])))
+
+    def _population(
+        self, network: Network, name: str, widths: Mapping[str, int], seen: activity.Seen | None,
+        now: activity.Seen | None,
+    ) -> Network:
+        """One population in integers; ``now`` is `seen` with the populations before it in integers."""
         node = network.neuron(name)
         if node.metadata.get(HELPER):
             helper = replace(
@@ -144,61 +196,93 @@ class Quantise(Pass):
                 v_reset=integral(0),
             )
             return network.with_nodes({name: helper})
-        weights = [
-            s for p in paths_into(network, name) for s in p.synapses
-            if isinstance(node_ := network.nodes[s], Synapse) and hasattr(node_, "quantized")
-        ]
-        arrays = [_weight(network, s) for s in weights]
-        values = np.concatenate([np.abs(a).reshape(-1) for a in arrays]) if arrays else np.zeros(1)
-        if not values.any() and not node.bias.any():
+        weights = weights_into(network, name, lambda s: widths.get(s, widths.get(name, widths[OTHERS])))
+        widest = largest([w.array for w in weights])
+        if not widest and not node.bias.any():
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
                                    hint="Remove the layer or train it again.")
-        candidates = candidate_units(node, values, self.weight_bits, self.percentile, self.grid)
-        method = self.scale if self.scale != "auto" else ("spikes" if seen is not None else "mse")
-        if method == "spikes" and seen is not None and not isinstance(node, LI):
-            unit = min(candidates["all"], key=lambda u: self._spike_error(network, name, u, seen))
-        elif method in ("spikes", "mse"):
-            unit = min(candidates["all"], key=lambda u: sum(self._weight_error(a, u, node) for a in arrays))
-        else:
-            unit = candidates[method][0]
-        result = self._with_unit(network, name, unit, seen)
-        if not result.neuron(name).bias.any() and not any(_weight(result, s).any() for s in weights):
+        if now is not None and self.compensate:
+            weights = _with_curvature(network, name, weights, now)
+        unit = self._unit(network, name, weights, now)
+        result = self._with_unit(network, name, weights, unit, seen, now)
+        if not result.neuron(name).bias.any() and not any(_weight(result, w.name).any() for w in weights):
             raise UnsupportedError(
-                "D2E-QUANT-001", f"all its input weights, at most {values.max():.3g}, round to zero beside a threshold "
+                "D2E-QUANT-001", f"all its input weights, at most {widest:.3g}, round to zero beside a threshold "
                 f"of {threshold_of(node):.3g}", node=name, hint="Lower the threshold or scale the weights up.",
             )
         return result
 
-    def _round(self, array: Array, unit: float, node: Neuron) -> Array:
-        top = (1 << (self.weight_bits - 1)) - 1
-        mirrored = isinstance(node, MultiThreshold) and node.signed  # its negative levels see negated weights
-        return np.clip(np.rint(array / unit), -top if mirrored else -top - 1, top).astype(np.int64)
+    def _unit(self, network: Network, name: str, weights: list[Weights], now: activity.Seen | None) -> float:
+        node = network.neuron(name)
+        units = self._candidates(node, weights)
+        method = self.scale if self.scale != "auto" else "mse" if now is None or self.compensate else "spikes"
+        if method == "spikes" and now is not None:
+            error = self._drive_error if isinstance(node, LI) else self._spike_error
+            return min(units["all"], key=lambda u: error(network, name, weights, u, now))
+        if method in ("spikes", "mse"):
+            return min(units["all"], key=lambda u: sum(w.error(u * (1 << w.exponent(u))) for w in weights))
+        return units[method][0]
 
-    def _weight_error(self, array: Array, unit: float, node: Neuron) -> float:
-        return float(np.square(array - self._round(array, unit, node) * unit).sum())
+    def _candidates(self, node: Neuron, weights: list[Weights]) -> dict[str, list[float]]:
+        """Units by method: those of all weights, and for the searches also those of each path."""
+        top = min((w.top for w in weights), default=1)
+        units = candidate_units(node, [w.array for w in weights], top, self.percentile, self.grid)
+        if len(weights) > 1:
+            each = [candidate_units(node, [w.array], w.top, self.percentile, self.grid)["all"]
+                    for w in weights if w.array.any()]
+            units["all"] = sorted({*units["all"], *(u for found in each for u in found)}, reverse=True)
+        return units
 
-    def _spike_error(self, network: Network, name: str, unit: float, seen: activity.Seen) -> float:
-        changed = self._with_unit(network, name, unit, None)
-        return activity.count_error(changed, name, seen)
+    def _spike_error(self, network: Network, name: str, weights: list[Weights], unit: float, now: activity.Seen) -> float:
+        fired = activity.replay(self._with_unit(network, name, weights, unit, None, None), name, now)[0]
+        return activity.count_error(network, name, now, fired)
 
-    # ----- the integer population
+    def _drive_error(self, network: Network, name: str, weights: list[Weights], unit: float, now: activity.Seen) -> float:
+        changed = network.with_nodes(dict(in_units(network, weights, unit)))
+        return float(np.square(activity.current(network, name, now) - activity.current(changed, name, now) * unit).sum())
 
-    def _with_unit(self, network: Network, name: str, unit: float, seen: activity.Seen | None) -> Network:
-        changed: dict[str, Node] = {}
+    def _with_unit(
+        self, network: Network, name: str, weights: list[Weights], unit: float, seen: activity.Seen | None,
+        now: activity.Seen | None,
+    ) -> Network:
+        changed: dict[str, Node] = {**in_units(network, weights, unit)}
         neuron = network.neuron(name)
-        for path in paths_into(network, name):
-            for s in path.synapses:
-                node = network.nodes[s]
-                if isinstance(node, Synapse) and hasattr(node, "quantized"):
-                    mark = Quantized(self.weight_bits, real(unit))
-                    rounded = with_weight(node, self._round(weight_of(node), unit, neuron))
-                    changed[s] = replace(rounded, quantized=mark)  # type: ignore[call-arg]
         bias = neuron.bias
-        if seen is not None and self.bias_correction and bias.any():
-            error = activity.mean_input_error(network, network.with_nodes(changed), name, unit, seen)
-            bias = bias + error
-        changed[name] = integer_neuron(name, neuron, bias, unit, self.grid, self.weight_bits)
+        if seen is not None and now is not None and self.bias_correction and bias.any():
+            bias = bias + activity.mean_input_error(network, network.with_nodes(changed), name, unit, seen, now)
+        bits = max((w.bits for w in weights), default=self.grid.weight_bits)
+        changed[name] = integer_neuron(name, neuron, bias, unit, self.grid, bits)
         return network.with_nodes(changed)
+
+
+def _check_names(network: Network, widths: Mapping[str, int]) -> None:
+    known = {s for n in network.populations for s in (n, *(w.name for w in weights_into(network, n, lambda _: 2)))}
+    for name in widths.keys() - known - {OTHERS}:
+        raise UsageError("D2E-USE-015", f"weight bits name a layer {name!r} that is not there",
+                         hint=f"Layers: {', '.join(sorted(known))}.")
+
+
+def _with_curvature(network: Network, name: str, weights: list[Weights], now: activity.Seen) -> list[Weights]:
+    window = _window(network.neuron(name), now.frames.shape[1])
+    known: dict[str, Curvature] = {}
+    for path in paths_into(network, name):
+        found = activity.moments(network, path, now, window)
+        if found is not None:
+            known |= {s: curvature(found) for s in path.synapses if isinstance(network.nodes[s], (Linear, Conv1d, Conv2d))}
+    return [replace(w, known=known.get(w.name)) for w in weights]
+
+
+def _window(node: Neuron, steps: int) -> int:
+    """Steps whose inputs a membrane holds together: the sum of its time constants."""
+    keeps = [float(np.max(d)) for d in node.decays if d is not None]
+    lasting = sum(np.inf if keep >= 1 else 1 / (1 - keep) for keep in keeps) if keeps else np.inf
+    return max(1, int(min(steps, lasting)))
+
+
+def _unit_of(network: Network, name: str) -> float:
+    mark = network.neuron(name).quantized
+    assert mark is not None
+    return float(mark.scale)
 
 
 def _weighted(network: Network) -> Network:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from d2e.compiler.blocks import distinct, largest, percentile
 from d2e.compiler.passes.ratios import as_multiples
 from d2e.ir import LI, MultiThreshold, Neuron
 from d2e.ir.nodes import Array
@@ -25,24 +27,23 @@ def threshold_of(node: Neuron) -> float:
 
 
 def candidate_units(
-    node: Neuron, values: Array, weight_bits: int, percentile: float, grid: Grid
+    node: Neuron, weights: Sequence[Array], top: int, share: float, grid: Grid
 ) -> dict[str, list[float]]:
     """Units by method, the coarsest first; "all" for the searches.
 
     Args:
         node: folded float neuron.
-        values: absolute weights of everything that feeds it.
-        weight_bits: their width, sign included.
-        percentile: of ``values`` kept by the method "percentile".
+        weights: of what feeds it.
+        top: integer that the largest of them may become.
+        share: of |weight| that the method "percentile" keeps, in per cent.
         grid: the target's integers.
     """
-    top = (1 << (weight_bits - 1)) - 1
-    largest = float(values.max()) or threshold_of(node)
-    outlier = max(float(np.percentile(values, percentile)), largest / (1 << 20))
-    wanted = {"max": [largest / top], "percentile": [outlier / top]}
-    wanted["all"] = [largest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
+    widest = largest(weights) or threshold_of(node)
+    outlier = max(percentile(weights, share), widest / (1 << 20))
+    wanted = {"max": [widest / top], "percentile": [outlier / top]}
+    wanted["all"] = [widest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
     exact = {m: {_dividing(node, u, grid) for u in units} for m, units in wanted.items()}
-    exact["all"] |= _lossless(node, values, top, grid)
+    exact["all"] |= _lossless(node, weights, top, grid)
     return {m: _rising(node, sorted(units, reverse=True)) for m, units in exact.items()}
 
 
@@ -86,14 +87,14 @@ def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
     return levels.factor / steps
 
 
-def _lossless(node: Neuron, values: Array, top: int, grid: Grid) -> set[float]:
+def _lossless(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> set[float]:
     """The coarsest unit that rounds no weight, where there is one: pooling, or a model trained on a grid."""
-    distinct = np.unique(values)
-    if distinct.size > top + 1:
+    values = distinct(weights, top + 1)
+    if values is None or not values.size:
         return set()
     for k in range(1, top + 1):
-        unit = _dividing(node, float(distinct[-1]) / k or 1.0, grid)
-        steps = distinct / unit
+        unit = _dividing(node, float(values[-1]) / k or 1.0, grid)
+        steps = values / unit
         if steps[-1] <= top + _ROUNDING and np.abs(steps - np.rint(steps)).max() < _ROUNDING:
             return {unit}
     return set()

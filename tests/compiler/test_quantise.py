@@ -86,7 +86,7 @@ NEURONS = {
 def test_the_threshold_is_exact_and_weights_lie_on_the_grid(kind: str, method: str, bits: int) -> None:
     calibration = spikes(3) if method == "spikes" else None
     try:
-        after = quantise(between(NEURONS[kind]), weight_bits=bits, scale=method, calibration=calibration)
+        after = quantise(between(NEURONS[kind]), weight_bits=bits, scale=method, calibration=calibration, compensate=False)
     except UnsupportedError as error:
         if bits > 2 or error.code not in ("D2E-QUANT-002", "D2E-QUANT-003"):
             raise
@@ -229,7 +229,7 @@ def test_bias_correction_cancels_the_mean_error_of_each_channel() -> None:
 
         float_network = run_passes([Canonicalise(), FoldThresholds()], network, CHIP)[-1].network
         seen = activity.observe(float_network, frames)
-        missing = activity.mean_input_error(float_network, after, "neuron", unit(after), seen)
+        missing = activity.mean_input_error(float_network, after, "neuron", unit(after), seen, seen)
         change = after.neuron("neuron").bias / 64 * unit(after) - np.array([0.1, 0.2, -0.1]).reshape(3, 1, 1)
         return np.abs(missing - change)
 
@@ -280,7 +280,7 @@ def test_a_layer_that_falls_silent_is_told() -> None:
     frames = np.ones((2, 20, 9), np.int64)
     frames[:, :, 8] = 0
     network = between(IF(shape=(5,)), Linear(weight=weights), (9,))
-    error = refused(network, weight_bits=4, scale="max", calibration=frames)
+    error = refused(network, weight_bits=4, scale="max", calibration=frames, compensate=False)
     assert error.code == "D2E-QUANT-002"
 
 
@@ -310,7 +310,7 @@ def test_a_state_that_may_overflow_is_a_warning_with_its_bound() -> None:
 
 
 @pytest.mark.parametrize(("options", "code"), [
-    ({"weight_bits": 1}, "D2E-USE-003"), ({"weight_bits": 9}, "D2E-USE-003"), ({"scale": "spikes"}, "D2E-USE-004"),
+    ({"weight_bits": 0}, "D2E-USE-003"), ({"weight_bits": 9}, "D2E-USE-003"), ({"scale": "spikes"}, "D2E-USE-004"),
     ({"scale": "best"}, "D2E-USE-012"), ({"percentile": 101.0}, "D2E-USE-012"), ({"percentile": 0.0}, "D2E-USE-012"),
 ])
 def test_options_out_of_range_are_told(options: dict[str, Any], code: str) -> None:

@@ -1,0 +1,116 @@
+"""The weights into one population: the integers each path may hold, and the integers of a common unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from d2e.compiler.algebra import weight_of, with_weight
+from d2e.compiler.blocks import nearest, squared_error
+from d2e.compiler.passes.rounding import Curvature, compensated
+from d2e.compiler.paths import paths_into
+from d2e.ir import Conv1d, Conv2d, MultiThreshold, Network, Quantized, Synapse, UnsupportedError
+from d2e.ir.nodes import Array, real
+
+CONV_BITS = 9
+"""Bits of a convolution's integers with their exponent (lava-nc 0.10.0 ``proc/conv``: -256..255, no exponent)."""
+EXPONENT_MAX = 7
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of one synapse.
+
+    Attributes:
+        name: of the synapse.
+        array: float weights.
+        bits: of an integer, its sign included.
+        low, high: integers there are.
+        exponent_max: largest e where integers are multiples of 2**e units.
+        known: how its inputs occur together, for rounding; None: each weight for itself.
+    """
+
+    name: str
+    array: Array
+    bits: int
+    low: int
+    high: int
+    exponent_max: int = 0
+    known: Curvature | None = None
+
+    @property
+    def top(self) -> int:
+        """The integer that the largest weight may become."""
+        return max(self.high, 1)
+
+    def rounded(self, step: float) -> Array:
+        """Integers of a grid of this step."""
+        if self.known is None:
+            return nearest(self.array, step, self.low, self.high)
+        return compensated(self.array, step, self.low, self.high, self.known)
+
+    def error(self, step: float) -> float:
+        """Squared error of rounding each to the nearest."""
+        return squared_error(self.array, step, self.low, self.high)
+
+    def exponent(self, unit: float) -> int:
+        """The exponent of least `error`, the least one where several are."""
+        if not self.exponent_max:
+            return 0
+        return min(range(self.exponent_max + 1), key=lambda e: (self.error(unit * (1 << e)), e))
+
+
+def weights_into(network: Network, name: str, width: Callable[[str], int]) -> list[Weights]:
+    """Every synapse with weights that leads to a population.
+
+    Args:
+        network: folded floats.
+        name: of the population.
+        width: of a synapse's weights.
+
+    Raises:
+        UnsupportedError: D2E-QUANT-005 for weights of both signs in one bit.
+    """
+    node = network.neuron(name)
+    mirrored = isinstance(node, MultiThreshold) and node.signed  # its negative levels see negated weights
+    found = []
+    for path in paths_into(network, name):
+        for s in path.synapses:
+            synapse = network.nodes[s]
+            if isinstance(synapse, Synapse) and hasattr(synapse, "quantized"):
+                array, bits = weight_of(synapse), width(s)
+                low, high = _span(s, array, bits)
+                found.append(Weights(s, array, bits, low + (mirrored and bits > 1), high))
+    if len(found) == 1:
+        return found
+    limits = [
+        max(0, CONV_BITS - w.bits) if isinstance(network.nodes[w.name], (Conv1d, Conv2d)) else EXPONENT_MAX for w in found
+    ]
+    return [replace(w, exponent_max=min(limit, EXPONENT_MAX)) for w, limit in zip(found, limits, strict=True)]
+
+
+def _span(name: str, array: Array, bits: int) -> tuple[int, int]:
+    if bits > 1:
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    if (array < 0).any() and (array > 0).any():
+        raise UnsupportedError(
+            "D2E-QUANT-005", "holds weights of both signs; in one bit a weight is 0 or one value, of one sign per layer",
+            node=name, hint="Give it 2 weight bits: -2, -1, 0 and 1 steps.",
+        )
+    return (-1, 0) if (array < 0).any() else (0, 1)
+
+
+def in_units(network: Network, weights: list[Weights], unit: float) -> dict[str, Synapse]:
+    """The synapses with integers of a common unit, each path on the exponent that suits it."""
+    changed: dict[str, Synapse] = {}
+    for each in weights:
+        exponent = each.exponent(unit)
+        mark = Quantized(each.bits, real(unit), signed=each.low < 0, exponent=exponent)
+        node = network.nodes[each.name]
+        assert isinstance(node, Synapse)
+        integers = each.rounded(unit * (1 << exponent))
+        rounded = with_weight(node, integers.astype(np.int32) << exponent if exponent else integers)
+        changed[each.name] = replace(rounded, quantized=mark)  # type: ignore[call-arg]
+    return changed

@@ -245,14 +245,15 @@ def test_maps_one_column_wide_have_no_int8_form(
 
 
 @pytest.mark.skipif(not works(), reason="this torch has no int8 kernels")
-def test_convolutions_of_every_geometry_in_int8() -> None:
+@pytest.mark.parametrize("low", [0, -63])
+def test_convolutions_of_every_geometry_in_int8(low: int) -> None:
     prepared = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
         channels = int(rng.choice([1, 2, 3, 4, 8]))
         groups = int(rng.choice([g for g in (1, 2, channels) if channels % g == 0]))
         kernel, padding = rng.integers(1, 5, 2), tuple(int(p) for p in rng.integers(0, 4, 2))
-        weight = rng.integers(-128, 128, (groups * int(rng.integers(1, 5)), channels // groups, *kernel))
+        weight = rng.integers(-128, 128, (groups * int(rng.integers(1, 5)), channels // groups, *kernel)) << seed % 3
         stride, dilation = (tuple(int(n) for n in rng.integers(1, 4 - i, 2)) for i in (0, 1))
         node = Conv2d(weight=weight, groups=groups, stride=stride, padding=padding, dilation=dilation)
         shape = (channels, *(int(n) for n in rng.integers(1, 12, 2)))
@@ -260,15 +261,28 @@ def test_convolutions_of_every_geometry_in_int8() -> None:
             out = output_shape("conv", node, shape)
         except UnsupportedError:
             continue
-        form = prepare(node, None, shape, out, 1.0, (0, 127))
+        high = 127 + low
+        form = prepare(node, None, shape, out, 1.0, (low, high))
         if form is None:
             continue
         prepared += 1
-        rows = rng.integers(0, 128, (int(rng.choice([1, 5, 33])), int(np.prod(shape))), dtype=np.uint8)
-        frames = np.moveaxis(rows.reshape(-1, *shape[1:], channels), -1, 1).astype(np.int64)
+        rows = rng.integers(low, high + 1, (int(rng.choice([1, 5, 33])), int(np.prod(shape))))
+        frames = np.moveaxis(rows.reshape(-1, *shape[1:], channels), -1, 1)
         expected = np.moveaxis(linear.apply(node, frames, shape), 1, -1).reshape(len(rows), -1)
-        np.testing.assert_array_equal(form(rows), expected, err_msg=f"seed {seed}")
+        np.testing.assert_array_equal(form(rows.astype(np.uint8)), expected, err_msg=f"seed {seed}")
     assert prepared >= 200
+
+
+@pytest.mark.skipif(not works(), reason="this torch has no int8 kernels")
+@pytest.mark.parametrize("exponent", [0, 1, 5])
+def test_matrices_in_int8(exponent: int) -> None:
+    rng = np.random.default_rng(exponent)
+    matrix = rng.integers(-127, 128, (30, 9)) << exponent
+    form = prepare(Linear(weight=matrix.T), matrix, (30,), (9,), 1.0, (-127, 127))
+    rows = rng.integers(-127, 128, (6, 30))
+    assert form is not None
+    np.testing.assert_array_equal(form(rows.astype(np.uint8)), rows @ matrix)
+    assert prepare(Linear(weight=2 * matrix.T + 1), 2 * matrix + 1, (30,), (9,), 1.0, (0, 1)) is None
 
 
 def test_two_recurrent_layers_of_one_population_run_on_the_reference() -> None:

@@ -1,8 +1,8 @@
 """The int8 form: (batch, time) folded into one oneDNN matmul or convolution of bytes, exact.
 
-Used for payloads that span at most 127 and weights of 8 bits: then no pair of products leaves 16 bits, and the result is
-exact on CPUs without VNNI too. The convolution takes unsigned bytes: negative payloads are moved up by a zero point. A
-sum below 2**24 is exact in the float32 that it returns. `works` tries both once.
+Used for payloads that span at most 127 and weights of 8 bits times a power of two: then no pair of products leaves 16
+bits, and the result is exact on CPUs without VNNI too. The convolution takes unsigned bytes: negative payloads are moved
+up by a zero point. A sum below 2**24 is exact in the float32 that it returns. `works` tries both once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Int8:
         space: (height, width, channels) of the input of a convolution; None for a matmul.
         stride, padding, dilation, groups: of a convolution.
         zero: the byte that stands for payload 0 in a convolution.
+        exponent: the weights are this many bits larger than those of a matmul.
         out: elements of a result.
     """
 
@@ -44,13 +45,15 @@ class Int8:
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
     zero: int = 0
+    exponent: int = 0
     scale: torch.Tensor | None = None
 
     def __call__(self, rows: Array) -> Array:
         """``rows`` [frames, in] of payloads as bytes (int8 where negative) -> [frames, out], int32 or whole float32."""
         with torch.inference_mode():
             if self.space is None:
-                return np.asarray(torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight))
+                product = torch._int_mm(torch.from_numpy(rows.view(np.int8)), self.weight)
+                return np.asarray(product << self.exponent if self.exponent else product)
             moved = rows + np.uint8(self.zero) if self.zero else rows
             frames = torch.from_numpy(moved).view(-1, *self.space).permute(0, 3, 1, 2)
             result = torch.ops.onednn.qconv2d_pointwise(
@@ -75,9 +78,16 @@ def prepare(
     low, high = payload
     if bound >= _LARGEST_SUM or max(-low, high) > LARGEST or not works():
         return None
-    if isinstance(node, Linear) and matrix is not None and np.abs(matrix).max(initial=0) <= 127:
-        return Int8(matrix.size, torch.from_numpy(matrix.astype(np.int8)), matrix.shape[1])
-    if not isinstance(node, Conv2d) or high - low > LARGEST or node.weight.min() < -128 or node.weight.max() > 127:
+    if isinstance(node, Linear) and matrix is not None:
+        exponent = _exponent(matrix)
+        if np.abs(matrix).max(initial=0) >> exponent > 127:
+            return None
+        weight = torch.from_numpy((matrix >> exponent).astype(np.int8))
+        return Int8(matrix.size, weight, matrix.shape[1], exponent=exponent)
+    if not isinstance(node, Conv2d) or high - low > LARGEST:
+        return None
+    step = 1 << _exponent(node.weight)
+    if node.weight.min() < -128 * step or node.weight.max() > 127 * step:
         return None
     pads = padding_pairs(node)
     if any(before != after for before, after in pads):
@@ -89,16 +99,23 @@ def prepare(
 
 
 def _convolution(node: Conv2d, shape: Shape, out: Shape, padding: tuple[int, ...], zero: int = 0) -> Int8:
-    weight = torch.from_numpy(np.ascontiguousarray(node.weight.astype(np.int8)))
-    scale = torch.ones(out[0])
+    exponent = _exponent(node.weight)
+    weight = torch.from_numpy(np.ascontiguousarray((node.weight >> exponent).astype(np.int8)))
+    scale = torch.full((out[0],), float(1 << exponent))
     packed = torch.ops.onednn.qconv_prepack(
         weight, scale, 1.0, zero, node.stride, padding, node.dilation, node.groups, (1, *shape)
     )
     size = int(np.prod(out))
     return Int8(
         node.weight[0].size * size, packed, size, (*shape[1:], shape[0]), node.stride, padding, node.dilation,
-        node.groups, zero, scale,
+        node.groups, zero, scale=scale,
     )
+
+
+def _exponent(weight: Array) -> int:
+    """Largest power of two that all weights are multiples of."""
+    bits = int(np.bitwise_or.reduce(weight, axis=None))
+    return (bits & -bits).bit_length() - 1 if bits else 0
 
 
 @cache

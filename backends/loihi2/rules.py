@@ -27,6 +27,7 @@ from d2e.ir import (
     Synapse,
     infer_shapes,
 )
+from d2e.ir.nodes import Array
 
 Rule = Callable[[Network], Iterator[Finding]]
 
@@ -134,14 +135,30 @@ def bias_fits(network: Network) -> Iterator[Finding]:
 
 
 def weight_fits(network: Network) -> Iterator[Finding]:
-    """Weights are integers of at most 8 bits, sign included; thresholds and biases on synapses split exactly."""
-    half = 1 << (int(LIMITS["weight_bits"].value) - 1)
+    """Weights are integers of at most 8 bits, sign included, times one power of two per output channel.
+
+    Dense has an exponent per process; Conv has none, but its kernels hold 9 bits.
+    """
+    half, most = 1 << (int(LIMITS["weight_bits"].value) - 1), int(LIMITS["synapse_exponent"].value)
     for name, node in network.nodes.items():
-        if isinstance(node, (Linear, Conv1d, Conv2d)) and node.quantized is not None:
-            low, high = (int(w) >> node.quantized.exponent for w in (node.weight.min(), node.weight.max()))
-            if low < -half or high > half - 1:
-                yield Finding("D2E-LOIHI-012", f"weights reach {low}..{high}, the limit is {-half}..{half - 1}", name,
-                              "Lower --weight-bits.")
+        if not isinstance(node, (Linear, Conv1d, Conv2d)) or node.quantized is None:
+            continue
+        rows = node.weight.reshape(len(node.weight), -1).astype(np.int64)
+        shift = np.minimum(_trailing_zeros(rows), most)[:, None]
+        mantissas = rows >> shift
+        wide = (mantissas < -half) | (mantissas > half - 1)
+        if isinstance(node, (Conv1d, Conv2d)):
+            wide |= (rows < -2 * half) | (rows > 2 * half - 1)
+        if wide.any():
+            yield Finding("D2E-LOIHI-012", f"weights reach {int(rows.min())}..{int(rows.max())}, the limit is "
+                          f"{-half}..{half - 1} times one power of two per output", name, "Lower --weight-bits.")
+
+
+def _trailing_zeros(rows: Array) -> Array:
+    """How often 2 divides all of each row; many times where it is zero."""
+    joined = np.bitwise_or.reduce(np.abs(rows), axis=1)
+    lowest = joined & -joined
+    return np.where(joined == 0, 63, np.log2(np.maximum(lowest, 1))).astype(np.int64)
 
 
 def synapse_is_single(network: Network) -> Iterator[Finding]:
@@ -192,10 +209,14 @@ def convolution_is_small(network: Network) -> Iterator[Finding]:
 
 def decay_is_documented(network: Network) -> Iterator[Finding]:
     """du = -1 and dv = 4096 lie outside the 12 bits that Lava documents; whether the chip takes them is not public."""
-    for name, node in _neurons(network):
-        if isinstance(node, CubaLIF) and is_stock(node) and (node.decay_syn == DECAY_ONE or node.decay_mem == 0):
-            yield _hazard("D2E-LOIHI-025", "keeps its charge with du=-1 or dv=4096; whether the chip's closed microcode "
-                          "takes them is not known", name, "Use --soft-reset fallback if it does not.")
+    found = [
+        name for name, node in _neurons(network)
+        if isinstance(node, CubaLIF) and is_stock(node) and (node.decay_syn == DECAY_ONE or node.decay_mem == 0)
+    ]
+    if found:
+        yield _hazard("D2E-LOIHI-025", f"keeps its charge with du=-1 or dv=4096, as {len(found)} populations do; "
+                      "whether the chip's closed microcode takes them is not known", found[0],
+                      "Use --soft-reset fallback if it does not.")
 
 
 _WIDE = 256

@@ -150,7 +150,8 @@ def _fit(fit: Mapping[str, Mapping[str, int]], source: str, width: int = 140) ->
     """The cores and the scarcest resources, as many as one line holds, and where their limits come from."""
     end = f" ({source.split(' (')[0]})" if source else ""
     line = "fit       "
-    scarce = sorted((f for f in fit.items() if f[1]["limit"] > 1), key=lambda f: -f[1]["used"] / f[1]["limit"])
+    shown = (f for f in fit.items() if f[0] == "cores" or f[1]["limit"] > 1)
+    scarce = sorted(shown, key=lambda f: -f[1]["used"] / f[1]["limit"])
     for name, r in sorted(scarce, key=lambda f: f[0] != "cores"):
         part = f" {name.replace('_', ' ')} {r['used']:,}/{r['limit']:,}"
         if len(line) + len(part) + len(end) + 2 <= width:

@@ -83,6 +83,10 @@ def least_weight(value: int) -> Network:
     return line(integer(), weight=-value, marked=True)
 
 
+def shifted_weight(value: int) -> Network:
+    return line(integer(), weight=value << 7, marked=True)
+
+
 TOP = int(LIMITS["threshold"].value)
 MANTISSA, EXPONENT = int(LIMITS["bias_mantissa"].value), int(LIMITS["bias_exponent"].value)
 WORDS: dict[str, tuple[Any, int, int, str, str]] = {
@@ -92,6 +96,7 @@ WORDS: dict[str, tuple[Any, int, int, str, str]] = {
     "bias": (bias, MANTISSA << EXPONENT, (MANTISSA + 1) << EXPONENT, "D2E-LOIHI-011", "n"),
     "bias without common exponent": (bias, MANTISSA, (MANTISSA << 1) + 1, "D2E-LOIHI-011", "n"),
     "least weight": (least_weight, 128, 129, "D2E-LOIHI-012", "dense"),
+    "weight with the largest exponent": (shifted_weight, 127, 129, "D2E-LOIHI-012", "dense"),
 }
 
 
@@ -111,7 +116,7 @@ def test_words_of_the_lowered_network(what: str) -> None:
 def test_largest_weight() -> None:
     MapNeurons().run(line(integer(), weight=127, marked=True), CHIP)
     with pytest.raises(UnsupportedError, match=r"the limit is -128\.\.127") as caught:
-        MapNeurons().run(line(integer(), weight=128, marked=True), CHIP)
+        MapNeurons().run(line(integer(), weight=129, marked=True), CHIP)
     assert (caught.value.code, caught.value.node) == ("D2E-LOIHI-012", "dense")
 
 

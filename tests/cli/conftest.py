@@ -154,8 +154,8 @@ def broken(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "relu": [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2), dn.IF()],
         "nan": [nn.Flatten(), nn.Linear(64, 2), dn.IF()],
         "ends_in_linear": [nn.Flatten(), nn.Linear(64, 8), dn.IF(), nn.Linear(8, 2)],
-        "burst": [nn.Flatten(), nn.Linear(64, 2), dn.IF(max_spikes=3)],
-        "multi_threshold": [nn.Flatten(), nn.Linear(64, 2), dn.MultiThreshold([0.5, 1.0])],
+        "burst": [nn.Flatten(), nn.Linear(64, 2), dn.IF(max_spikes=3, reset="zero")],
+        "multi_threshold": [nn.Flatten(), nn.Linear(64, 2), dn.MultiThreshold([0.5, 1.0], reset="zero")],
     }
     for name, parts in layers.items():
         net = dn.Sequential(*parts)

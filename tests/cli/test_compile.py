@@ -122,11 +122,12 @@ def test_check_writes_nothing(compile_, model, tmp_path):
 
 
 def test_check_lists_what_it_found(compile_, d2e, broken, tmp_path):
-    done = compile_(broken / "burst.pt", "--check")
+    chip = ("--target", "loihi2")
+    done = compile_(broken / "burst.pt", "--check", *chip)
     assert (done.code, done.err) == (3, "")
-    assert done.out.splitlines()[0].startswith("error   D2E-LOIHI-003 (2): fires up to 3 spikes")
+    assert done.out.splitlines()[0].startswith("error   D2E-LOIHI-003 (2): resets to a value after a burst")
     assert done.out.splitlines()[-1] == "errors: 1, warnings: 0"
-    machine = d2e("check", broken / "burst.pt", "--json")
+    machine = d2e("check", broken / "burst.pt", "--json", *chip)
     assert (machine.code, machine.err) == (3, "")
     assert [(f["code"], f["node"], f["severity"]) for f in json.loads(machine.out)] == [("D2E-LOIHI-003", "2", "error")]
     fits = compile_(broken / "burst.pt", "--check", "--json", "--eval", "nowhere.npz")

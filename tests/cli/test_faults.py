@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.cli.conftest import DIGITS
 
 EXITS = {
     2: ("D2E-LOAD-005", ("{broken}/truncated.pt",)), 3: ("D2E-LAYER-001", ("{broken}/maxpool.pt",)),
@@ -39,15 +40,15 @@ FILES = {
     "relu.pt": (3, "D2E-LAYER-002", "spiking neuron"),
     "nan.pt": (3, "D2E-NODE-002", "node '1'"),
     "ends_in_linear.pt": (3, "D2E-LOIHI-002", "node '3'"),
-    "burst.pt": (3, "D2E-LOIHI-003", "max_spikes=1"),
-    "multi_threshold.pt": (3, "D2E-LOIHI-003", "multi-threshold"),
+    "burst.pt": (3, "D2E-LOIHI-003", "reset='subtract'"),
+    "multi_threshold.pt": (3, "D2E-LOIHI-003", "reset='subtract'"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_models_that_cannot_be_compiled(refused, broken, name):
     exit_code, code, words = FILES[name]
-    assert words in refused(exit_code, code, broken / name, "-o", "out")
+    assert words in refused(exit_code, code, broken / name, "--target", "loihi2", "-o", "out")
 
 
 def test_files_that_the_system_does_not_give(refused, tmp_path):
@@ -192,7 +193,8 @@ def test_what_is_missing_here(refused, d2e, model, program, data, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     refused(2, "D2E-LAVA-005", "lava", "install", "--path", "mine", program="d2e")
     refused(5, "D2E-LAVA-001", "run", program, *run, "loihi2-lava", program="d2e", D2E_LAVA_PYTHON=sys.executable)
-    refused(3, "D2E-FIT-002", model, "--target", "loihi2{cores=1}", "-o", "out")
+    bursts = (DIGITS / "burst.pt", "--burst", "replicas")
+    refused(3, "D2E-FIT-002", *bursts, "--target", "loihi2{cores=1}", "-o", "out")
 
 
 @pytest.mark.lava

@@ -262,9 +262,8 @@ def test_the_steps_of_data_must_be_those_of_the_model() -> None:
 
 
 def test_a_user_fault_carries_the_pass_it_came_from() -> None:
-    network = toy(reset="none")
     with pytest.raises(D2EError) as caught:
-        d2e.compile(network)
+        d2e.compile(toy(refractory=1), target="loihi2")
     assert caught.value.__notes__ == ["in pass 'check-rules', running after discretise, canonicalise"]
 
 

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.backends.netx.netx_networks import KINDS, output_of, random_network
+from torch import nn
 
 from d2e.backends.loihi2.netx.run import Job, run_netx
 from d2e.backends.loihi2.netx.write import write
 from d2e.backends.loihi2.targets import simulator
 from d2e.compiler.api import compile
 from d2e.ir import Network
+from d2e.nn import IF
 
 SHIPPED = Path("tests", "lava", "lib", "dl", "netx")
 """Where lava-dl's wheel puts its own test files, in site-packages."""
@@ -63,6 +66,23 @@ def test_netx_runs_sample_after_sample_with_its_reset(tmp_path: Path, lava_pytho
     for (spikes, _), expected in zip(run_netx(jobs, python=lava_python), wanted, strict=True):
         assert expected.any()
         np.testing.assert_array_equal(spikes.reshape(expected.shape), expected)
+
+
+@pytest.mark.lava
+def test_compiled_models_with_soft_resets_and_bursts(tmp_path: Path, lava_python: Path) -> None:
+    """Weights as training leaves them: the resets are wider than 8 bits, so copies of the layer share them."""
+    torch.manual_seed(0)
+    frames = np.random.default_rng(0).integers(0, 2, (2, 12, 20))
+    jobs, wanted = [], []
+    for spikes in (1, 4):
+        model = nn.Sequential(nn.Linear(20, 30), IF(max_spikes=spikes), nn.Linear(30, 10), IF(max_spikes=spikes))
+        program = compile(model, input_shape=(20,), time_steps=12, burst="replicas")
+        program.save(tmp_path / str(spikes))
+        jobs.append(Job(tmp_path / str(spikes) / "target" / "network.net", frames))
+        wanted.append(output_of(program.network, simulator(program.network).run(frames, "spikes"))[0])
+    for (found, _), expected in zip(run_netx(jobs, python=lava_python), wanted, strict=True):
+        assert expected.any()
+        np.testing.assert_array_equal(found[..., : expected.shape[-1]], expected)
 
 
 def shipped(python: Path, name: str) -> Path:

@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 
-from d2e.backends.loihi2.forms import is_graded, is_stock
 from d2e.backends.loihi2.lava import weights as w
 from d2e.backends.loihi2.lava.bundles import bundles
 from d2e.backends.loihi2.lava.graded import parameters
 from d2e.backends.loihi2.lava.payloads import message_bits
-from d2e.backends.loihi2.lava.registers import registers
+from d2e.backends.loihi2.lava.registers import is_lif, registers
 from d2e.backends.loihi2.lava.schedule import Schedule
 from d2e.backends.loihi2.lava.synapses import DELAY_MAX, Wire, write, write_repeat
 from d2e.backends.loihi2.lava.text import Text
@@ -35,7 +34,7 @@ class Blocks:
         self.text = Text()
         self.host_start: dict[str, str] = {}
         self.relays = 0
-        self.graded = [n for n in network.populations if is_graded(network.neuron(n))]
+        self.graded = [n for n in network.populations if not is_lif(network.neuron(n))]
         self.windows = windows(network, plan)
         self._late: dict[tuple[str, int], str] = {}
 
@@ -67,7 +66,7 @@ class Blocks:
 
     def _population(self, name: str) -> None:
         node, depth = self.network.neuron(name), self.plan.depth[name]
-        if name in self.graded or not is_stock(node):
+        if name in self.graded:
             self._graded(name)
             return
         regs = registers(name, node, depth)

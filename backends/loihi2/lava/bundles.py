@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from d2e.backends.loihi2.forms import is_stock
+from d2e.backends.loihi2.lava.registers import is_lif
 from d2e.backends.loihi2.lava.schedule import Path, Schedule
 from d2e.ir.network import Network
 from d2e.ir.nodes import Neuron, Shape
@@ -43,7 +43,7 @@ def bundles(network: Network, plan: Schedule) -> Iterator[Bundle]:
     for path in plan.paths:
         ends = tuple(network.nodes[n] for n in (path.source, path.target))
         key = (path.synapse, path.factor, path.shape, plan.delay(path), *(getattr(n, "shape", ()) for n in ends))
-        binary = isinstance(ends[0], Neuron) and is_stock(ends[0])
+        binary = isinstance(ends[0], Neuron) and is_lif(ends[0])
         alike.setdefault((*key, None if binary else path.source), []).append(path)
     for paths in alike.values():
         first = paths[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from d2e.backends.loihi2.forms import is_stock
-from d2e.backends.loihi2.lava.registers import FRACTION_BITS, V_MAX
+from d2e.backends.loihi2.lava.registers import FRACTION_BITS, V_MAX, is_lif
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.nodes import Input, MultiThreshold, Neuron, Node
 
@@ -15,7 +14,7 @@ def max_payload(node: Node) -> int:
     if isinstance(node, Input):
         return node.max_payload
     assert isinstance(node, Neuron)
-    if is_stock(node):
+    if is_lif(node):
         return 1
     if isinstance(node, MultiThreshold):
         sent = node.levels if node.payloads is None else node.payloads
@@ -35,9 +34,15 @@ def message_bits(name: str, node: Node) -> int:
             "D2E-LAVA-012", "Loihi takes integer spikes, the input is coded 'direct'", node=name,
             hint="Put a spiking layer first, or encode the input.",
         )
-    signed = node.coding == "signed" if isinstance(node, Input) else getattr(node, "signed", False)
+    signed = node.coding == "signed" if isinstance(node, Input) else _goes_below(node)
     largest = max_payload(node)
     if largest == 1 and not signed:
         return 0
     needed = largest.bit_length() + int(signed)
     return next((bits for bits in (8, 16, 24) if needed <= bits), 32)
+
+
+def _goes_below(node: Node) -> bool:
+    if not isinstance(node, MultiThreshold):
+        return False
+    return node.signed or (node.payloads is not None and bool((node.payloads < 0).any()))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d2e.backends.loihi2.forms import is_stock
 from d2e.ir.errors import UnsupportedError
-from d2e.ir.nodes import LI, Array, CubaLIF, FixedPoint, Neuron
+from d2e.ir.nodes import LI, Array, FixedPoint, Neuron
 
 DECAY_ONE = 4096
 VTH_MAX = 2**17 - 1
@@ -101,15 +102,14 @@ def _plain(state: Array) -> Array:
     return state if state.any() else np.zeros((), np.int64)
 
 
+def is_lif(node: Neuron) -> bool:
+    """Whether a population is Lava's LIF; a readout with a floor is not."""
+    return is_stock(node) and node.arithmetic == FixedPoint() and node.v_min is None
+
+
 def _check_stock(name: str, node: Neuron) -> None:
-    stock = (
-        isinstance(node, (CubaLIF, LI))
-        and node.arithmetic == FixedPoint()
-        and (node.reset, node.reset_when, node.fire, node.max_spikes) == ("zero", "same", "gt", 1)
-        and node.v_min is None
-        and bool((node.gain == 1).all() and (node.amplitude == 1).all())
-    )
-    if not stock:
+    plain = bool((node.gain == 1).all() and (node.amplitude == 1).all())
+    if not (plain and is_lif(node)):
         raise UnsupportedError(
             "D2E-LAVA-010", "is no stock Loihi LIF (hard reset to zero, v > threshold, one spike per step)",
             node=name, hint="Run map_neurons first.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from d2e.compiler.paths import paths_into
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
-from d2e.ir.nodes import Delay, Flatten, Neuron, Node, Scale, Shape
+from d2e.ir.nodes import LI, Delay, Flatten, Neuron, Node, Scale, Shape
 from d2e.ir.shapes import infer_shapes
 
 
@@ -94,6 +94,11 @@ def schedule(network: Network) -> Schedule:
 def _paths_into(network: Network, shapes: Mapping[str, Shape], target: str) -> Iterator[Path]:
     """Every path into a neuron, with its one linear map."""
     for path in paths_into(network, target):
+        if isinstance(network.nodes[path.source], LI):
+            raise UnsupportedError(
+                "D2E-LAVA-012", "a readout sends v, which no synapse takes", node=path.source,
+                hint="End the network with it.",
+            )
         maps = [s for s in path.synapses if not isinstance(network.nodes[s], (Delay, Flatten))]
         factor = 1
         while len(maps) > 1 and (step := _number(network.nodes[maps[0]])) is not None:

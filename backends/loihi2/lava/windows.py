@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from d2e.backends.loihi2.forms import is_stock
 from d2e.backends.loihi2.lava import weights as w
-from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS
+from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS, is_lif
 from d2e.backends.loihi2.lava.schedule import Schedule
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
@@ -60,7 +59,7 @@ class Windows:
 def windows(network: Network, plan: Schedule) -> Windows:
     """How samples follow one another in one run of a lowered network."""
     gap = max(plan.slack(name) for name in (*network.inputs, *network.populations))
-    stock = [n for n in network.populations if is_stock(network.neuron(n))]
+    stock = [n for n in network.populations if is_lif(network.neuron(n))]
     for name in stock:
         why = _only_fresh(name, network.neuron(name))
         if why:

@@ -11,8 +11,10 @@ from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, who
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.ir import (
+    LI,
     Affine,
     Conv2d,
+    FixedPoint,
     Flatten,
     Input,
     Linear,
@@ -97,6 +99,8 @@ def test_names_that_are_no_python_names(tmp_path: Path) -> None:
      "D2E-LAVA-014"),
     (small(("a", Linear(weight=whole(np.ones((2, 3))))), entry=Input(shape=(3,), coding="direct")),
      "D2E-LAVA-012"),
+    (small(("a", Linear(weight=whole(np.ones((4, 3))))), ("r", LI(shape=(4,), arithmetic=FixedPoint())),
+           ("b", Linear(weight=whole(np.ones((2, 4)))))), "D2E-LAVA-012"),
     (small(("f", Flatten(end_dim=0)), ("a", Linear(weight=whole(np.ones((2, 3))))), ("b", Flatten()),
            entry=Input(shape=(1, 3))), "D2E-LAVA-012"),
 ])  # fmt: skip

@@ -14,7 +14,7 @@ from tests.backends.lava.lowered_networks import KINDS, Builder, random_lowered,
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.backends.loihi2.lava.engine import run_many
-from d2e.ir import Network, verified
+from d2e.ir import LI, FixedPoint, Input, Linear, Network, Output, chain, verified
 from d2e.ir.reference import Trace, run
 
 QUICK = 40
@@ -104,6 +104,28 @@ def special(kind: str) -> tuple[Network, np.ndarray]:
     first = b.population(b.conv2d(b.input((1, 3, 3)), plain=True))
     late = b.conv2d(b.delay(first, 140), plain=True)
     return b.finish(b.population(late, b.conv2d(first, plain=True)), steps=150)
+
+
+@pytest.mark.lava
+def test_readouts_that_are_no_stock_neuron(tmp_path: Path, lava_python: Path) -> None:
+    """A floor, decays of their own: v of a process of its own."""
+    jobs, networks = [], []
+    for k, options in enumerate([{"v_min": whole(-300)}, {"decay_mem": whole([4000, 100, 0])}]):
+        node = LI(**{
+            "shape": (3,), "arithmetic": FixedPoint(), "reset": "zero", "fire": "gt", "threshold": whole(1),
+            "decay_syn": whole(1000), "decay_mem": whole(4000), "bias": whole(-20), "v_init": whole(7), **options,
+        })  # fmt: skip
+        network = chain([
+            ("in", Input(shape=(3,))), ("a", Linear(weight=whole([[30, -40, 9], [-8, 3, 2], [5, 5, 5]]))), ("p", node),
+            ("out", Output(shape=(3,))),
+        ])  # fmt: skip
+        emit(verified(network), tmp_path / str(k), time_steps=8)
+        frames = np.random.default_rng(k).integers(0, 2, (3, 8, 3))
+        networks.append(network)
+        jobs.append((tmp_path / str(k), frames))
+    for network, (_, frames), trace in zip(networks, jobs, run_many(jobs, record="state", python=lava_python), strict=True):
+        assert trace.one_run.all()
+        assert not differences(network, run(network, frames, "state"), trace)
 
 
 @pytest.mark.lava

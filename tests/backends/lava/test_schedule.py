@@ -129,7 +129,7 @@ def test_a_membrane_without_memory_has_no_start_state() -> None:
 @pytest.mark.parametrize(("options", "code"), [
     ({"reset": "subtract"}, "D2E-LAVA-010"), ({"fire": "ge"}, "D2E-LAVA-010"),
     ({"max_spikes": 3}, "D2E-LAVA-010"),
-    ({"threshold": whole(2**17)}, "D2E-LAVA-011"), ({"threshold": whole([1, 2])}, "D2E-LAVA-011"),
+    ({"threshold": whole(2**17)}, "D2E-LAVA-011"), ({"threshold": whole([1, 2])}, "D2E-LAVA-010"),
     ({"bias": whole([4097, 1])}, "D2E-LAVA-011"), ({"bias": whole(4096 << 7)}, "D2E-LAVA-011"),
     ({"v_init": whole(2**23)}, "D2E-LAVA-011"),
 ])  # fmt: skip

@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "levels": None,  # rising multiples of the threshold: the largest crossed one fires
     "payloads": None,  # what is sent per level; None: the level
     "signed": False,
+    "fires": True,  # False: a readout of v
     "first": 1,  # Lava step of the first frame; silent before
     "period": 0,  # steps from sample to sample, each of which begins anew; 0: there is one
     "frames": 0,  # of a sample; silent after them where there is a period
@@ -113,6 +114,8 @@ class PyGraded(PyLoihiProcessModel):
         self.v = np.clip(self._reset(v, pending) + self.u + rules["bias"], 1 - HALF, HALF - 1)
         if rules["v_min"] is not None:
             self.v = np.maximum(self.v, rules["v_min"])
+        if not rules["fires"]:
+            return self.n
         self.n = self._fire()
         if rules["refractory"]:
             self.v, self.n = np.where(self.wait > 0, held, self.v), np.where(self.wait > 0, 0, self.n)

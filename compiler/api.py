@@ -19,6 +19,7 @@ from d2e.compiler.frontends.files import Source, load_model
 from d2e.compiler.measure import Measured, measure, reference_run
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.bits import Bits, stated
 from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
@@ -37,9 +38,9 @@ _TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
 def compile(
     model: Source, target: str = "loihi2-sim", *, input_shape: Sequence[int] | None = None, time_steps: int | None = None,
     coding: str | None = None, max_payload: int | None = None, readout: str | None = None, encoder: str | None = None,
-    input_range: Sequence[float] | None = None, input_bits: int | None = None, weight_bits: int = 8,
-    scale: str = "auto", percentile: float = 99.9, burst: str = "auto", soft_reset: str = "exact",
-    calibration: data_sets.Source | None = None,
+    input_range: Sequence[float] | None = None, input_bits: int | None = None, weight_bits: Bits = 8,
+    budget: float | None = None, scale: str = "auto", percentile: float = 99.9, burst: str = "auto",
+    soft_reset: str = "exact", calibration: data_sets.Source | None = None,
     calibration_samples: int = 128, eval: data_sets.Source | None = None, eval_samples: int | None = None,
     max_drop: float | None = None, passes: str | None = None, stop_after: str | None = None,
     print_ir_after: str | None = None, save_ir: bool = False, time_passes: bool = False, profile: str | None = None,
@@ -61,7 +62,8 @@ def compile(
             encoder that makes spikes.
         input_bits: width of the payloads that real values become; by default 8, or fewer where the first layer's state
             would outgrow the chip on the calibration data.
-        weight_bits: width of signed weights, 2..8.
+        weight_bits: width of signed weights, 1..8: a number, {layer: bits} or "layer=bits,…", or "auto" with a budget.
+        budget: most bits per weight in the mean, shared out among the layers by what they change on the calibration data.
         scale: how the unit of a layer is chosen: auto, max, percentile, mse or spikes.
         percentile: of |weight| kept by scale=percentile.
         burst: form of neurons that send more than one spike a step: replicas (one neuron of the chip per level), graded
@@ -90,6 +92,7 @@ def compile(
         UnsupportedError: the target cannot express the network, or it does not fit.
         GateError: D2E-GATE-001 where more than ``max_drop`` points are lost.
     """
+    weight_bits = stated(weight_bits)
     chip, chip_options = _target(target)
     _one_of("burst", burst, ("auto", "replicas", "graded"))
     _one_of("soft-reset", soft_reset, ("exact", "fallback"))
@@ -106,7 +109,7 @@ def compile(
     frames = None if calibration is None else data_sets.fit(
         data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
     options = {
-        "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "calibration": frames,
+        "weight_bits": weight_bits, "budget": budget, "scale": scale, "percentile": percentile, "calibration": frames,
         "time_steps": source.input.time_steps, "dt": dt, "burst": burst, "soft_reset": soft_reset,
         "evaluation": None if held_out is None else held_out.frames, "input_range": span, "input_bits": input_bits,
         **chip_options,
@@ -121,7 +124,7 @@ def compile(
     program = Program(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
         _report(chip, network, source, meter), _facts(model, target, {
-            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "burst": burst,
+            "weight_bits": weight_bits, "budget": budget, "scale": scale, "percentile": percentile, "burst": burst,
             "soft_reset": soft_reset, "passes": passes,
             "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout, "encoder": encoder,
             "input_range": span, "input_bits": input_bits,
@@ -183,6 +186,7 @@ def _selected(pipeline: Sequence[Pass], text: str | None) -> list[Pass]:
 
 _KINDS: dict[str, Callable[[str], Any]] = {
     "int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()], "Method": str,
+    "Bits": stated,
 }
 """Reads a pass's option from text, by its declared type."""
 

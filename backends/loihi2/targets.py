@@ -14,6 +14,7 @@ from d2e.backends.loihi2.limits import GRID, LIMITS
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
 from d2e.backends.loihi2.placement import Place
 from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.bits import table
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
@@ -47,7 +48,7 @@ class Loihi2Target:
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """Source network to the chip's neurons on counted cores."""
         chosen = {
-            key: options[key] for key in ("weight_bits", "scale", "percentile", "calibration", "time_steps")
+            key: options[key] for key in ("weight_bits", "budget", "scale", "percentile", "calibration", "time_steps")
             if options.get(key) is not None
         }
         burst: Any = options.get("burst") or "auto"
@@ -57,7 +58,7 @@ class Loihi2Target:
             Discretise(dt=options.get("dt")), Canonicalise(), CheckRules(burst=burst, graded=not self.hardware),
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
                         evaluation=options.get("evaluation"), state_max=GRID.state_max,
-                        weight_bits=options.get("weight_bits") or GRID.weight_bits),
+                        weight_bits=max(table(options.get("weight_bits") or "8", GRID.weight_bits).values())),
             FoldThresholds(), Quantise(grid=GRID, **chosen),
             MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
                        cores=cores),

@@ -15,6 +15,14 @@ OTHERS = ""
 """Key of the layers that a table does not name."""
 
 
+def stated(bits: Bits) -> Bits:
+    """A width in text as a number, a dictionary with plain keys and values; anything else as it is."""
+    if isinstance(bits, Mapping):
+        return {str(name): int(width) for name, width in bits.items()}
+    text = str(bits).strip()
+    return int(text) if text.isdigit() else text
+
+
 def table(bits: Bits, widest: int) -> dict[str, int]:
     """Layer -> width, `OTHERS` for those it does not name (``widest`` unless stated); "auto" gives the widest.
 
@@ -25,7 +33,7 @@ def table(bits: Bits, widest: int) -> dict[str, int]:
         return {OTHERS: widest}
     found = {OTHERS: widest}
     if isinstance(bits, Mapping):
-        found |= {str(name): int(width) for name, width in bits.items()}
+        found |= bits
     else:
         for part in str(bits).split(","):
             name, _, text = part.strip().rpartition("=")

@@ -55,7 +55,8 @@ def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
 @_compile_app.command(epilog=_EXITS)
 @app.command("compile", epilog=_EXITS)
 def compile_command(  # every option is a keyword of d2e.compile (a test holds it)
-    model: to.Model, target: to.Target = "loihi2-sim", weight_bits: to.WeightBits = 8, scale: to.Scale = "auto",
+    model: to.Model, target: to.Target = "loihi2-sim", weight_bits: to.WeightBits = "8",
+    budget: to.Budget = None, scale: to.Scale = "auto",
     percentile: to.Percentile = 99.9, burst: to.Burst = "auto",
     soft_reset: to.SoftReset = "exact", calibration: to.Calibration = None,
     calibration_samples: to.CalibrationSamples = 128, eval: to.Eval = None, eval_samples: to.EvalSamples = None,
@@ -159,7 +160,7 @@ def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
 def check_command(
     model: to.Model, target: to.Target = "loihi2-sim", input_shape: to.InputShape = None,
     time_steps: to.TimeSteps = None, encoder: to.Encoder = None, input_range: to.InputRange = None,
-    weight_bits: to.WeightBits = 8, profile: to.Profile = None, dt: to.Dt = None,
+    weight_bits: to.WeightBits = "8", profile: to.Profile = None, dt: to.Dt = None,
     reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
     allow_pickle: to.AllowPickle = False, as_json: to.Json = False,
 ) -> None:

@@ -33,7 +33,10 @@ Fire = Annotated[str | None, _option(_MODEL, ".nir: ge (v >= threshold) or gt.",
 MaxSpikes = Annotated[int | None, _option(_MODEL, ".nir: most spikes per step, 0 for no limit.", metavar="N", min=0)]
 InputBits = Annotated[int | None, _option(
     _TARGET, "Width of the payloads that real values become; up to 8 unless stated.", metavar="N")]
-WeightBits = Annotated[int, _option(_TARGET, "Width of signed weights, 2 to 8.", metavar="N")]
+WeightBits = Annotated[str, _option(
+    _TARGET, "Width of signed weights: 1 to 8, layer=N,…, or auto with --budget.", metavar="N")]
+Budget = Annotated[float | None, _option(
+    _TARGET, "--weight-bits auto: bits per weight in the mean.", metavar="X")]
 Scale = Annotated[str, _option(
     _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]
 Percentile = Annotated[float, _option(_TARGET, "Of |weight| kept by --scale percentile.", metavar="X")]

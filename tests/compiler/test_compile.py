@@ -189,7 +189,7 @@ def test_options_of_passes_come_from_text() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "", "quantize", "canonicalise;place", "quantise{weight-bits=4", "quantise{bits=4}", "quantise{weight-bits=four}",
+    "", "quantize", "canonicalise;place", "quantise{weight-bits=4", "quantise{bits=4}", "quantise{percentile=four}",
     "quantise{bias-correction=maybe}", "quantise{calibration=x}",
 ])
 def test_passes_that_are_not_understood_are_told(text: str) -> None:

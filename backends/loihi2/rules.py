@@ -143,20 +143,19 @@ def weight_fits(network: Network) -> Iterator[Finding]:
     for name, node in network.nodes.items():
         if not isinstance(node, (Linear, Conv1d, Conv2d)) or node.quantized is None:
             continue
-        rows = node.weight.reshape(len(node.weight), -1).astype(np.int64)
-        shift = np.minimum(_trailing_zeros(rows), most)[:, None]
-        mantissas = rows >> shift
-        wide = (mantissas < -half) | (mantissas > half - 1)
+        rows = node.weight.reshape(len(node.weight), -1)
+        low, high, bits = (of(rows, axis=1).astype(np.int64) for of in (np.min, np.max, np.bitwise_or.reduce))
+        shift = np.minimum(_trailing_zeros(bits), most)
+        wide = (low >> shift < -half) | (high >> shift > half - 1)
         if isinstance(node, (Conv1d, Conv2d)):
-            wide |= (rows < -2 * half) | (rows > 2 * half - 1)
+            wide |= (low < -2 * half) | (high > 2 * half - 1)
         if wide.any():
-            yield Finding("D2E-LOIHI-012", f"weights reach {int(rows.min())}..{int(rows.max())}, the limit is "
+            yield Finding("D2E-LOIHI-012", f"weights reach {low.min()}..{high.max()}, the limit is "
                           f"{-half}..{half - 1} times one power of two per output", name, "Lower --weight-bits.")
 
 
-def _trailing_zeros(rows: Array) -> Array:
-    """How often 2 divides all of each row; many times where it is zero."""
-    joined = np.bitwise_or.reduce(np.abs(rows), axis=1)
+def _trailing_zeros(joined: Array) -> Array:
+    """How often 2 divides each number; many times where it is zero."""
     lowest = joined & -joined
     return np.where(joined == 0, 63, np.log2(np.maximum(lowest, 1))).astype(np.int64)
 

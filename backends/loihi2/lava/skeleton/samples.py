@@ -2,7 +2,7 @@
 
 In one run sample k's frame t reaches the population at depth d at Lava step lead + k * period + t + 1 + d. Every
 population starts each sample at rest (network.py). Where a path is longer than the pipeline, blank frames lie between
-samples in which its source must be silent; whether it was is watched, and if not the samples are run afresh.
+samples in which its source must be silent; whether it was is watched, and if not the next sample is run afresh.
 """
 # ruff: noqa: TID251
 # mypy: disable-error-code="import-not-found,misc"
@@ -45,9 +45,11 @@ def simulate(network: Any, frames: np.ndarray, record: str, fresh: bool) -> dict
     parts: list[dict[str, np.ndarray]] = []
     apart = fresh or bool(network.FRESH) or len(frames) == 1
     for samples in [frames[k : k + 1] for k in range(len(frames))] if apart else chunks(network, frames, record):
-        found = _run(network, samples, record)
-        if found is None:
-            found = joined([_run(network, samples[k : k + 1], record) for k in range(len(samples))])
+        found, reached = _run(network, samples, record)
+        for k in np.flatnonzero(reached):
+            alone, _ = _run(network, samples[k : k + 1], record)
+            for key, values in found.items():
+                values[k] = alone[key][0]
         parts.append(found)
         _shim.progress(len(samples))
     return joined(parts)
@@ -77,8 +79,8 @@ def chunks(network: Any, frames: np.ndarray, record: str) -> Iterator[np.ndarray
         yield frames[first : first + size]
 
 
-def _run(network: Any, samples: np.ndarray, record: str) -> dict[str, np.ndarray] | None:
-    """One Lava run; None where a sample reached into the next."""
+def _run(network: Any, samples: np.ndarray, record: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """One Lava run, and into which of its samples another one reached."""
     together = len(samples) > 1
     frames, windows = stream(network, samples)
     steps = len(frames) + network.EXTRA_STEPS
@@ -110,20 +112,20 @@ def run_steps(
     first.run(condition=RunSteps(num_steps=steps - done), run_cfg=config)
 
 
-def _collect(network: Any, folder: Path, lead: tuple[int, int]) -> dict[str, np.ndarray] | None:
+def _collect(network: Any, folder: Path, lead: tuple[int, int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     result: dict[str, np.ndarray] = {
         "output": np.zeros((*lead, *network.OUTPUT_SHAPE), np.int64), "one_run": np.full(lead[:1], lead[0] > 1)
     }
+    reached = np.zeros(lead[0], bool)
     for name, facts in network.POPULATIONS.items():
         with np.load(folder / f"{facts['index']}.npz") as kept:
-            if kept["leaked"] and lead[0] > 1:
-                return None
-            ordered = {what: from_lava(kept[what], facts["shape"]) for what in kept.files if what != "leaked"}
+            reached |= kept["reached"]
+            ordered = {what: from_lava(kept[what], facts["shape"]) for what in kept.files if what != "reached"}
         if facts["readout"]:
             sent = ordered.pop("sent").astype(np.int64)
             result["output"] += facts["readout"] * sent.reshape(result["output"].shape)
         result.update({f"{what}/{name}": values for what, values in ordered.items()})
-    return result
+    return result, reached & (lead[0] > 1)
 
 
 def from_lava(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -39,13 +39,13 @@ def watch(folder: Path, populations: dict[str, Any], windows: Any, samples: int,
 class _Recording:
     """Keeps a population's spikes, what it sends to the output, u and v, sample by sample.
 
-    ``leaked`` in its file: it fired in a blank frame from which a message reaches into the next sample.
+    ``reached`` [sample] in its file: it fired in a blank frame from which a message reaches into that sample.
     """
 
     facts: Any = None
     kept: dict[str, Any]
     counts: list[Any]
-    leaked = False
+    reached: Any
 
     def run_spk(self) -> None:
         """The model's step, then the record of it."""
@@ -53,6 +53,7 @@ class _Recording:
         if model.time_step <= 1:
             self.facts = _JOB["populations"].get(model.proc_params["name"])
             self.kept, self.counts = {"spikes": [], "sent": [], "u": [], "v": []}, []
+            self.reached = np.zeros(_JOB["samples"], bool)
         super().run_spk()
         if self.facts is None:
             return
@@ -60,8 +61,8 @@ class _Recording:
         sample, frame = divmod(model.time_step - windows.lead - self.facts["depth"] - 1, windows.period)
         if 0 <= sample < _JOB["samples"] and frame < windows.frames:
             self._keep(model, frame)
-        elif frame >= windows.period - self.facts["slack"] and model.fired()[0].any():
-            self.leaked = self.leaked or sample < _JOB["samples"] - 1
+        elif sample < _JOB["samples"] - 1 and frame >= windows.period - self.facts["slack"]:
+            self.reached[sample + 1] |= sample >= -1 and model.fired()[0].any()
         if model.time_step == _JOB["steps"]:
             self._write(_JOB["folder"] / f"{self.facts['index']}.npz")
 
@@ -86,7 +87,7 @@ class _Recording:
         kept: dict[str, Any] = {
             what: np.stack(frames).reshape(*shape, *frames[0].shape) for what, frames in self.kept.items() if frames
         }
-        np.savez(path, counts=np.stack(self.counts), leaked=self.leaked, **kept)
+        np.savez(path, counts=np.stack(self.counts), reached=self.reached, **kept)
 
 
 class _Spikes:

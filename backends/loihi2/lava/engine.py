@@ -35,9 +35,11 @@ class LavaTrace(Trace):
 
     Attributes:
         one_run: [batch], whether a sample was in a Lava run with others.
+        profile: what Intel's profiler measured on a chip -> [runs, ...], in its units.
     """
 
     one_run: Array = field(default_factory=lambda: np.zeros(0, bool))
+    profile: dict[str, Array] = field(default_factory=dict)
 
 
 def run_lava(
@@ -93,7 +95,7 @@ def run_many(
             *(["--fresh"] if fresh else []),
         ]
         _run(command, work, time_out)
-        return [_trace(work / f"{i}.npz") for i in range(len(jobs))]
+        return [read_trace(work / f"{i}.npz") for i in range(len(jobs))]
 
 
 def _run(command: list[str], work: Path, time_out: float) -> None:
@@ -150,13 +152,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _trace(path: Path) -> LavaTrace:
+def read_trace(path: Path) -> LavaTrace:
+    """The result that a package's run.py wrote."""
+    parts: dict[str, dict[str, Array]] = {"counts": {}, "spikes": {}, "u": {}, "v": {}, "profile": {}}
     with np.load(path) as kept:
-        arrays = {key: kept[key].astype(np.int64) for key in kept.files}
-    parts: dict[str, dict[str, Array]] = {"counts": {}, "spikes": {}, "u": {}, "v": {}}
-    for key, values in arrays.items():
-        what, _, name = key.partition("/")
-        if name:
-            parts[what][name] = values
-    together = arrays.get("one_run", np.zeros(len(arrays["output"]))).astype(bool)
-    return LavaTrace(arrays["output"], parts["counts"], parts["spikes"], parts["u"], parts["v"], one_run=together)
+        output, together = kept["output"].astype(np.int64), kept["one_run"].astype(bool)
+        for key in kept.files:
+            what, _, name = key.partition("/")
+            if name:
+                parts[what][name] = kept[key] if what == "profile" else kept[key].astype(np.int64)
+    return LavaTrace(output, **parts, one_run=together)

@@ -19,6 +19,7 @@ from tests.backends.lava.lowered_networks import lif, random_lowered, whole
 
 from d2e.backends.loihi2.forms import is_graded, replicas
 from d2e.backends.loihi2.lava.emit import emit
+from d2e.backends.loihi2.lava.engine import read_trace
 from d2e.ir import LI, Input, Linear, Network, Output, chain
 from d2e.ir.reference import run
 
@@ -95,6 +96,9 @@ def test_the_profiler_is_asked_for_what_it_offers(simple: tuple[Path, np.ndarray
     assert result["profile/execution_time"].shape[0] == 3
     assert (result["profile/energy"] == 2.0 * result["profile/execution_time"].shape[1]).all()
     assert "memory_probe is not available" in str(result["stderr"])
+    trace = read_trace(simple[0] / "result.npz")
+    assert trace.profile["energy"].tolist() == result["profile/energy"].tolist()
+    assert set(trace.counts) == {"p"}
 
 
 def test_no_profile_on_request(simple: tuple[Path, np.ndarray], lava_python: Path) -> None:

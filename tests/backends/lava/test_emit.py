@@ -11,6 +11,7 @@ from tests.backends.lava.lowered_networks import KINDS, lif, random_lowered, who
 
 from d2e.backends.loihi2.lava.emit import emit
 from d2e.ir import (
+    IF,
     LI,
     Affine,
     Conv2d,
@@ -21,6 +22,7 @@ from d2e.ir import (
     Network,
     Node,
     Output,
+    Scale,
     UnsupportedError,
     chain,
 )
@@ -109,6 +111,34 @@ def test_what_lava_cannot_hold_is_refused(network: Network, code: str, tmp_path:
         emit(network, tmp_path / "target", time_steps=4)
     assert caught.value.code == code
     assert not (tmp_path / "target").exists()
+
+
+def test_payloads_of_graded_neurons_count_in_the_bounds(tmp_path: Path) -> None:
+    burst = IF(shape=(2,), arithmetic=FixedPoint(), threshold=whole(1), max_spikes=2**16)
+    network = small(
+        ("a", Linear(weight=whole(np.ones((2, 3))))), ("burst", burst), ("b", Linear(weight=whole(np.full((2, 2), 127)))),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="D2E-LAVA-014"):
+        emit(network, tmp_path, time_steps=4)
+
+
+@pytest.mark.parametrize(("step", "convolutions"), [(2, 1), (9, 4), (20, None)])
+def test_a_levels_step_is_in_the_weights(step: int, convolutions: int | None, tmp_path: Path) -> None:
+    """Lava's Conv has no exponent: beyond 8 bits several stand for one, up to a sane number."""
+    node = Conv2d(weight=whole(np.full((1, 1, 2, 2), 107)))
+    network = chain([
+        ("in", Input(shape=(1, 3, 3))), ("a", Scale(scale=whole(1))), ("m.1", lif((1, 3, 3), threshold=whole(0))),
+        ("m.1.level", Scale(scale=whole(step))), ("c", node), ("p", lif((1, 2, 2), threshold=whole(50))),
+        ("out", Output(shape=(1, 2, 2))),
+    ])  # fmt: skip
+    if convolutions is None:
+        with pytest.raises(UnsupportedError, match="D2E-LAVA-013"):
+            emit(network, tmp_path, time_steps=4)
+        return
+    emit(network, tmp_path, time_steps=4)
+    assert (tmp_path / "network.py").read_text().count(" Conv(") == convolutions
+    with np.load(tmp_path / "weights.npz") as arrays:
+        assert sum(int(arrays[k].sum()) for k in arrays if k.startswith("c")) == 4 * 107 * step
 
 
 def test_a_convolution_with_a_bias_is_refused(tmp_path: Path) -> None:

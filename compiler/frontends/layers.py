@@ -32,7 +32,7 @@ from d2e.ir.nodes import (
 )
 
 Size = int | Sequence[int]
-_RULES = ("reset", "reset_when", "fire", "max_spikes", "signed")
+_RULES = ("reset", "reset_when", "fire", "max_spikes", "signed", "refractory")
 
 
 def _pair(value: Size) -> tuple[int, int]:

@@ -27,6 +27,7 @@ class Rules:
     fire: str = "ge"
     max_spikes: int = 1
     signed: bool = False
+    refractory: int = 0
     surrogate: str = "arctan"
     slope: float = 2.0
 
@@ -38,6 +39,7 @@ class State:
     u: Tensor | None = None
     v: Tensor | None = None
     n: Tensor | None = None
+    wait: Tensor | None = None
 
 
 def scan(
@@ -70,6 +72,7 @@ def step(current: Tensor, values: Values, rules: Rules, state: State) -> Tensor:
     if "decay_syn" in values and state.u is not None:
         current = values["decay_syn"] * state.u + current
     state.u = current
+    held = state.v
     drive = values["gain"] * current if "gain" in values else current
     if state.v is not None:
         v = values["decay_mem"] * state.v if "decay_mem" in values else state.v
@@ -83,9 +86,23 @@ def step(current: Tensor, values: Values, rules: Rules, state: State) -> Tensor:
         state.v = v
         return v
     n, payload = _crossed(v, values, rules) if rules.kind == "multi_threshold" else _fired(v, values, rules)
+    if rules.refractory:
+        v, n, payload = _refractory(v, n, payload, held, rules, state)
     state.n = n.detach()
     state.v = _reset(v, state.n, values, rules) if rules.reset_when == "same" else v
     return payload * values["amplitude"] if "amplitude" in values else payload
+
+
+def _refractory(
+    v: Tensor, n: Tensor, payload: Tensor, held: Tensor | None, rules: Rules, state: State
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Neurons that fired within the last steps keep ``v`` and send nothing."""
+    wait = torch.zeros_like(v) if state.wait is None else state.wait
+    waiting = wait > 0
+    v = torch.where(waiting, torch.zeros_like(v) if held is None else held, v)
+    n, payload = n.masked_fill(waiting, 0.0), payload.masked_fill(waiting, 0.0)
+    state.wait = torch.where(n.detach() != 0, torch.full_like(wait, rules.refractory), (wait - 1).clamp(min=0))
+    return v, n, payload
 
 
 def _fired(v: Tensor, values: Values, rules: Rules) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from d2e.compiler.nn.dynamics import Rules, Values, scan
 
 @torch.library.custom_op("d2e::neuron", mutates_args=())
 def neuron(
-    current: Tensor, kind: str, reset: str, reset_when: str, fire: str, max_spikes: int, signed: bool,
+    current: Tensor, kind: str, reset: str, reset_when: str, fire: str, max_spikes: int, signed: bool, refractory: int,
     threshold: Tensor | None, decay_mem: Tensor | None, decay_syn: Tensor | None, levels: Tensor | None,
     payloads: Tensor | None, gain: Tensor | None, bias: Tensor | None, reset_by: Tensor | None,
     v_reset: Tensor | None, v_min: Tensor | None, v_init: Tensor | None, amplitude: Tensor | None,
@@ -28,7 +28,7 @@ def neuron(
         "v_min": v_min, "v_init": v_init, "amplitude": amplitude,
     }
     values = {name: value for name, value in named.items() if value is not None}
-    rules = Rules(kind, reset, reset_when, fire, max_spikes, signed)
+    rules = Rules(kind, reset, reset_when, fire, max_spikes, signed, refractory)
     return scan(current, values, rules, _feedback(layer_weight, layer_bias, padding, dilation, groups))
 
 
@@ -59,7 +59,7 @@ def exported(current: Tensor, values: Values, rules: Mapping[str, Any], layer: n
         padding = [0] * len(dilation)
     result: Tensor = neuron(
         current, stated.kind, stated.reset, stated.reset_when, stated.fire, stated.max_spikes, stated.signed,
-        values.get("threshold"), values.get("decay_mem"), values.get("decay_syn"), values.get("levels"),
+        stated.refractory, values.get("threshold"), values.get("decay_mem"), values.get("decay_syn"), values.get("levels"),
         values.get("payloads"), values.get("gain"), values.get("bias"), values.get("reset_by"),
         values.get("v_reset"), values.get("v_min"), values.get("v_init"), values.get("amplitude"),
         weight, bias, [] if padding == "same" else list(padding), list(dilation), getattr(layer, "groups", 1),

@@ -21,7 +21,7 @@ NAMES = (
     "v_min", "v_init", "amplitude",
 )
 NEUTRAL = {"gain": 1.0, "bias": 0.0, "v_reset": 0.0, "v_init": 0.0, "amplitude": 1.0}
-_RULES = ("reset_when", "fire", "surrogate", "slope")
+_RULES = ("reset_when", "refractory", "fire", "surrogate", "slope")
 _CHOICES = {
     "reset": ("subtract", "zero", "value", "none"), "reset_when": ("same", "next"), "fire": ("ge", "gt"),
     "surrogate": SURROGATES,
@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         reset_when: in the "same" step, or in the "next" one before its input is integrated.
+        refractory: steps after a spike in which the membrane is held and nothing fires; 0.
         fire: "ge" fires at v >= threshold, "gt" above it.
         gain: factor on the input where it enters the membrane; 1.
         bias: added to the membrane every step; 0.
@@ -47,6 +48,7 @@ class Options(TypedDict, total=False):
     """
 
     reset_when: str
+    refractory: int
     fire: str
     gain: Number
     bias: Number
@@ -266,6 +268,9 @@ def _check(rules: Mapping[str, Any], values: Mapping[str, Number | None]) -> Non
             raise bad(f"{name}={rules[name]!r} is none of {', '.join(map(repr, allowed))}")
     if rules.get("max_spikes", 1) < 0:
         raise bad(f"max_spikes={rules['max_spikes']} is below 0 (0: no limit)")
+    rest = rules.get("refractory", 0)
+    if rest < 0 or (rest and rules.get("reset_when") == "next"):
+        raise bad(f"refractory={rest} is 0 or more, and goes with reset_when='same'")
     numbers = {n: torch.as_tensor(v) for n, v in values.items() if v is not None}
     if "threshold" in numbers and not bool((numbers["threshold"] > 0).all()):
         raise bad(f"threshold={values['threshold']} is not above 0")

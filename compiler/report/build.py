@@ -51,7 +51,7 @@ def build_report(
         "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
         **_accuracy(passes, source, program), "layers": layers, "totals": totals,
         **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
-        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(overflows or {})],
+        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {})],
     }
     return Report(data)
 
@@ -109,9 +109,11 @@ def _synops(network: Network, program: Measured | None) -> dict[str, float]:
     return cost.synops(network, {**sent, network.inputs[0]: program.input_messages})
 
 
-def _overflow_warnings(overflows: Mapping[str, int]) -> list[dict[str, Any]]:
+def _overflow_warnings(network: Network, overflows: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One per population of the source: its replicas hold the same charge."""
+    counted = {name: max(overflows.get(n, 0) for n in own) for name, own in replicas(network).items()}
     return [
         {"code": "D2E-RANGE-004", "node": name, "message": f"its state left 24 bits {count} times in the runs measured; "
          "the program is still predicted exactly, but these values wrapped or saturated"}
-        for name, count in overflows.items() if count
+        for name, count in counted.items() if count
     ]

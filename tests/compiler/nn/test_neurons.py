@@ -31,8 +31,11 @@ def random_options(rng):
         "v_reset": number(rng, -0.5, 0.25), "v_min": number(rng, -1, -0.1),
         "v_init": number(rng, -0.5, 1.5), "amplitude": number(rng, 0.5, 2), "reset_by": number(rng, 0.2, 2),
     }
-    return {key: str(value) if isinstance(value, str) else value
-            for key, value in options.items() if rng.random() < 0.5}
+    chosen = {key: str(value) if isinstance(value, str) else value
+              for key, value in options.items() if rng.random() < 0.5}
+    if chosen.get("reset_when") != "next" and rng.random() < 0.3:
+        chosen["refractory"] = int(rng.integers(1, 4))
+    return chosen
 
 
 def random_neuron(rng, kind):

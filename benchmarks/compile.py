@@ -117,15 +117,15 @@ def main() -> None:
         print(json.dumps(child(args.child or None)))
         return
     idle = run(None)["peak"]
-    lines = ["network      weights      neurons      synapses     time     memory / float32 weights   cores"]
+    lines = ["target loihi2-sim, one chip; memory: peak, in multiples of the model's float32 weights (1 x is the model)", ""]
+    lines.append(f"{'network':<12}{'weights':>10}{'neurons':>12}{'synapses':>14}{'cores':>8}{'time':>10}{'memory':>10}")
     for name in [args.only] if args.only else NETWORKS:
         found = run(name)
         ratio = (found["peak"] - idle) / (4 * found["weights"])
-        counts = "".join(f"{found.get(key, 0) or '-':>16,}" if found.get(key) else f"{'-':>16}"
-                         for key in ("neurons", "synapses"))
-        lines.append(f"{name:<10}{found['weights']:>12,}{counts}{found['seconds']:>8.1f} s{ratio:>10.2f} x"
-                     f"{found.get('cores', '-'):>10}")
-        lines.append(f"    {found['fit']}")
+        counts = [f"{found[key]:,}" if key in found else "-" for key in ("neurons", "synapses", "cores")]
+        lines.append(f"{name:<12}{found['weights'] / 1e6:>8.1f} M{counts[0]:>12}{counts[1]:>14}{counts[2]:>8}"
+                     f"{found['seconds']:>8.1f} s{ratio:>8.2f} x")
+        lines += [f"    {found['fit']}", ""]
         print("\n".join(lines), flush=True)
         if args.output:
             with args.output.open("w" if name == next(iter(NETWORKS)) else "a", encoding="utf-8") as out:

@@ -85,11 +85,16 @@ def cut(layer: Layer, core: int) -> Cut:
     excess = layer.load(least).beyond()
     if excess is not None:
         raise UnsupportedError(
-            "D2E-FIT-001", f"does not fit: one neuron of it alone needs {excess.used:,} {excess.label} on core {core}, "
-            f"a core has {excess.limit:,}", node=layer.name, hint=_way_out(layer, excess),
+            "D2E-FIT-001", f"does not fit: one neuron of it alone{_inputs(layer)} needs {excess.used:,} {excess.label} on "
+            f"core {core}, a core has {excess.limit:,}", node=layer.name, hint=_way_out(layer, excess),
         )
     extent = _vector(layer) if len(layer.shape) == 1 else _map(layer)
     return Cut(layer, extent)
+
+
+def _inputs(layer: Layer) -> str:
+    inputs = sum(synapses.axons for _, synapses in layer.arriving if isinstance(synapses, Dense))
+    return f", with {inputs:,} inputs," if inputs > 1 else ""
 
 
 def _way_out(layer: Layer, excess: Excess) -> str:

@@ -89,7 +89,8 @@ def test_fan_in_of_one_neuron(build: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
         place(build(1).add("before", zeros(8571, 1)).add("n", zeros(1, 8571)).network())
     assert (caught.value.code, caught.value.node) == ("D2E-FIT-001", "n")
-    assert "one neuron of it alone, with 8,571 inputs, needs 15,001 words of memory on core 3, a core has 15,000" in caught.value.message
+    told = "one neuron of it alone, with 8,571 inputs, needs 15,001 words of memory on core 3, a core has 15,000"
+    assert told in caught.value.message
     assert "fewer inputs" in str(caught.value.hint)
 
 

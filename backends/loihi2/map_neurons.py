@@ -152,19 +152,19 @@ class MapNeurons(Pass):
 
     def _form(self, node: Neuron) -> Form:
         """The form of a population before cores are counted."""
-        found, several = next(obstacles(node), None), is_several(node)
+        found, several = list(obstacles(node)), is_several(node)
         if several and self.burst == "graded":
             return Form("graded", "as asked")
-        if found is None and not several:
+        if not found and not several:
             return Form("stock", "the chip's own neuron")
-        if found is None:
+        if not found:
             levels = len(_levels(node))
             if self.burst == "auto" and self.graded and levels > MOST_REPLICAS:
                 return Form("graded", f"{levels} levels would repeat its synapses {levels} times")
             return Form("replicas", "as asked" if self.burst == "replicas" else "the chip's own neurons")
-        if self.graded and not (found.code == APPROXIMATE and self.soft_reset == "fallback" and not several):
-            return Form("graded", found.why)
-        return Form("approximate", found.why)
+        why = ", and ".join(o.why for o in found)
+        only = [o.code for o in found] == [APPROXIMATE] and not several
+        return Form("approximate" if only and (not self.graded or self.soft_reset == "fallback") else "graded", why)
 
     # ----- the lowered network
 

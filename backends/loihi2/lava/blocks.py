@@ -54,8 +54,7 @@ class Blocks:
                 self._shape(bundle.targets[0]), bundle.shape, bundle.factor, own - 1, self._message_bits(source),
             ))
         self._windows()
-        named = ", ".join(f"{name!r}: {self.text.names[name]}" for name in self.network.populations)
-        self.text.line("", f"return {{{named}}}")
+        self.text.line("", "return {", *(f"    {n!r}: {self.text.names[n]}," for n in self.network.populations), "}")
         return str(self.text)
 
     def lava_shape(self, name: str) -> Shape:

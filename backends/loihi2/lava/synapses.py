@@ -152,4 +152,8 @@ def _connect(text: Text, wire: Wire, synapse: str, *, flat: bool) -> None:
     else:
         with text.inside("for port in heard:"):
             text.line(f"port{leaves}.connect({synapse}.s_in)")
-    text.line(*(f"{synapse}.a_out{enters}.connect({end}.a_in)" for end in wire.ends))
+    if len(wire.ends) == 1:
+        text.line(f"{synapse}.a_out{enters}.connect({wire.ends[0]}.a_in)")
+    else:
+        with text.inside(f"for end in ({', '.join(wire.ends)}):"):
+            text.line(f"{synapse}.a_out{enters}.connect(end.a_in)")

@@ -12,7 +12,7 @@ import numpy as np
 from d2e.ir.nodes import Array
 
 _TAKEN = (
-    "np", "W", "frames", "steps", "windows", "heard", "port", "Conv", "DelayDense", "Dense", "DelaySparse", "Sparse",
+    "np", "W", "frames", "steps", "windows", "heard", "port", "end", "Conv", "DelayDense", "Dense", "DelaySparse", "Sparse",
     "LIF", "LIFReset", "Graded", "GradedVec", "SignMode",
 )
 _INDENT = "    "

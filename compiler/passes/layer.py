@@ -55,6 +55,17 @@ class Weights:
         """Squared error of rounding each to the nearest."""
         return squared_error(self.array, step, self.low, self.high)
 
+    def loss(self, unit: float) -> float:
+        """Squared error of what the map delivers, or of the weights where its inputs are not known."""
+        step = self.step(unit)
+        if self.known is None:
+            return self.error(step)
+        return self.known.loss(self.rounded(step) * step - self.array)
+
+    def step(self, unit: float) -> float:
+        """What an integer stands for on the exponent that suits this unit."""
+        return unit * (1 << self.exponent(unit))
+
     def exponent(self, unit: float) -> int:
         """The exponent of least `error`, the least one where several are."""
         if not self.exponent_max:
@@ -83,12 +94,15 @@ def weights_into(network: Network, name: str, width: Callable[[str], int]) -> li
                 array, bits = weight_of(synapse), width(s)
                 low, high = _span(s, array, bits)
                 found.append(Weights(s, array, bits, low + (mirrored and bits > 1), high))
-    if len(found) == 1:
-        return found
-    limits = [
-        max(0, CONV_BITS - w.bits) if isinstance(network.nodes[w.name], (Conv1d, Conv2d)) else EXPONENT_MAX for w in found
-    ]
-    return [replace(w, exponent_max=min(limit, EXPONENT_MAX)) for w, limit in zip(found, limits, strict=True)]
+    most = EXPONENT_MAX if len(found) > 1 else finer(found)
+    convs = (isinstance(network.nodes[w.name], (Conv1d, Conv2d)) for w in found)
+    return [replace(w, exponent_max=min(most, CONV_BITS - w.bits if conv else most))
+            for w, conv in zip(found, convs, strict=True)]
+
+
+def finer(weights: list[Weights]) -> int:
+    """How many times the unit may be halved below the step of the weights: few bits leave threshold and bias too coarse."""
+    return max(0, min(3, 6 - min((w.bits for w in weights), default=8)))
 
 
 def _span(name: str, array: Array, bits: int) -> tuple[int, int]:

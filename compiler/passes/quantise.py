@@ -22,10 +22,10 @@ from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, Layer, allocate, table
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.integers import integer_neuron
-from d2e.compiler.passes.layer import Weights, in_units, weights_into
+from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.rounding import Curvature, curvature
-from d2e.compiler.passes.units import candidate_units, threshold_of
+from d2e.compiler.passes.units import candidate_units, dividing, threshold_of
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
     LI,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
 _SENSITIVITY_SAMPLES = 32
+_FINALISTS = 8  # units of least weight error, of which the one is taken that delivers the least error
 Method = Literal["auto", "max", "percentile", "mse", "spikes"]
 
 
@@ -219,19 +220,25 @@ class Quantise(Pass):
         if method == "spikes" and now is not None:
             error = self._drive_error if isinstance(node, LI) else self._spike_error
             return min(units["all"], key=lambda u: error(network, name, weights, u, now))
-        if method in ("spikes", "mse"):
-            return min(units["all"], key=lambda u: sum(w.error(u * (1 << w.exponent(u))) for w in weights))
-        return units[method][0]
+        if method not in ("spikes", "mse"):
+            return units[method][0]
+        gains = node.bias.any() or any(d is not None for d in node.decays)  # biases and reset amounts, from a finer unit
+        sign = 1 if gains and finer(weights) else -1
+        best = sorted(units["all"], key=lambda u: (_digits(sum(w.error(w.step(u)) for w in weights)), sign * u))
+        if now is None or not self.compensate:
+            return best[0]
+        return min(best[:_FINALISTS], key=lambda u: (_digits(sum(w.loss(u) for w in weights)), sign * u))
 
     def _candidates(self, node: Neuron, weights: list[Weights]) -> dict[str, list[float]]:
-        """Units by method: those of all weights, and for the searches also those of each path."""
+        """Units by method: those of all weights; for the searches also those of each path, and finer ones for few bits."""
         top = min((w.top for w in weights), default=1)
         units = candidate_units(node, [w.array for w in weights], top, self.percentile, self.grid)
+        every = set(units["all"])
         if len(weights) > 1:
-            each = [candidate_units(node, [w.array], w.top, self.percentile, self.grid)["all"]
-                    for w in weights if w.array.any()]
-            units["all"] = sorted({*units["all"], *(u for found in each for u in found)}, reverse=True)
-        return units
+            for each in (w for w in weights if w.array.any()):
+                every |= set(candidate_units(node, [each.array], each.top, self.percentile, self.grid)["all"])
+        every |= {dividing(node, u / (1 << e), self.grid) for u in every for e in range(1, finer(weights) + 1)}
+        return {**units, "all": sorted(every, reverse=True)}
 
     def _spike_error(self, network: Network, name: str, weights: list[Weights], unit: float, now: activity.Seen) -> float:
         fired = activity.replay(self._with_unit(network, name, weights, unit, None, None), name, now)[0]
@@ -277,6 +284,11 @@ def _window(node: Neuron, steps: int) -> int:
     keeps = [float(np.max(d)) for d in node.decays if d is not None]
     lasting = sum(np.inf if keep >= 1 else 1 / (1 - keep) for keep in keeps) if keeps else np.inf
     return max(1, int(min(steps, lasting)))
+
+
+def _digits(value: float) -> float:
+    """Rounded to where float noise ends, so that equal errors are equal."""
+    return float(f"{value:.6g}")
 
 
 def _unit_of(network: Network, name: str) -> float:

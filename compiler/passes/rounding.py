@@ -27,6 +27,7 @@ class _Block:
     start: int
     order: Array
     spread: Array
+    moment: Array
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Curvature:
     """How inputs of a linear map occur together, per group of a convolution: made by `curvature`."""
 
     groups: tuple[tuple[_Block, ...], ...]
+
+    def loss(self, difference: Array) -> float:
+        """Sum over outputs of E[(difference x)^2], for weights [out, ...] that differ by so much."""
+        rows, total = len(difference) // len(self.groups), 0.0
+        for g, blocks in enumerate(self.groups):
+            part = difference[g * rows : (g + 1) * rows].reshape(rows, -1)
+            for block in blocks:
+                columns = part[:, block.start : block.start + block.order.size]
+                total += float(((columns @ block.moment) * columns).sum())
+        return total
 
 
 def curvature(moments: Sequence[Sequence[Array]]) -> Curvature:
@@ -54,7 +65,7 @@ def _block(start: int, moment: Array) -> _Block:
     damped = moment[np.ix_(order, order)] + np.eye(order.size) * (_DAMPING * float(weight.mean()) or 1.0)
     inverse = np.linalg.inv(damped)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    return _Block(start, order, upper / np.diag(upper)[:, None])
+    return _Block(start, order, upper / np.diag(upper)[:, None], moment)
 
 
 def compensated(array: Array, step: float, low: int, high: int, known: Curvature) -> Array:

@@ -42,7 +42,7 @@ def candidate_units(
     outlier = max(percentile(weights, share), widest / (1 << 20))
     wanted = {"max": [widest / top], "percentile": [outlier / top]}
     wanted["all"] = [widest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
-    exact = {m: {_dividing(node, u, grid) for u in units} for m, units in wanted.items()}
+    exact = {m: {dividing(node, u, grid) for u in units} for m, units in wanted.items()}
     exact["all"] |= _lossless(node, weights, top, grid)
     return {m: _rising(node, sorted(units, reverse=True)) for m, units in exact.items()}
 
@@ -55,7 +55,7 @@ def _rising(node: Neuron, units: list[float]) -> list[float]:
     return apart or units
 
 
-def _dividing(node: Neuron, unit: float, grid: Grid) -> float:
+def dividing(node: Neuron, unit: float, grid: Grid) -> float:
     """The next unit above that divides the threshold, and for a soft reset makes it a mantissa and an exponent."""
     if isinstance(node, LI):
         return unit
@@ -93,7 +93,7 @@ def _lossless(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> s
     if values is None or not values.size:
         return set()
     for k in range(1, top + 1):
-        unit = _dividing(node, float(values[-1]) / k or 1.0, grid)
+        unit = dividing(node, float(values[-1]) / k or 1.0, grid)
         steps = values / unit
         if steps[-1] <= top + _ROUNDING and np.abs(steps - np.rint(steps)).max() < _ROUNDING:
             return {unit}

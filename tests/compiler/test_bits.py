@@ -83,7 +83,7 @@ def test_each_layer_has_the_width_it_was_given(given: Any) -> None:
     after = quantise(network, weight_bits=given)
     assert widths(after) == {"fc1": 5, "fc2": 2, "fc3": 3}
     for name, bits in widths(after).items():
-        weight = after.nodes[name].weight  # type: ignore[attr-defined]
+        weight = after.nodes[name].weight >> after.nodes[name].quantized.exponent  # type: ignore[attr-defined]
         assert -(1 << (bits - 1)) <= weight.min()
         assert weight.max() < 1 << (bits - 1)
 
@@ -111,7 +111,8 @@ def test_one_bit_is_nothing_or_one_value_of_the_layers_sign(sign: int, values: s
         "n1": IF(shape=(20,), bias=np.float64(1.0)),
     })
     after = quantise(network, weight_bits=1)
-    assert set(np.unique(after.nodes["fc1"].weight)) == values  # type: ignore[attr-defined]
+    synapse = after.nodes["fc1"]
+    assert set(np.unique(synapse.weight >> synapse.quantized.exponent)) == values  # type: ignore[attr-defined]
     assert reference.run(after, frames).counts["n1"].any()
 
 

@@ -94,7 +94,10 @@ def test_the_threshold_is_exact_and_weights_lie_on_the_grid(kind: str, method: s
     node, step = after.neuron("neuron"), unit(after)
     assert node.threshold.dtype.kind == "i"
     assert float(node.threshold) * step == pytest.approx(0.93, rel=1e-12)
-    w, top = weight(after), (1 << (bits - 1)) - 1
+    exponent = after.nodes["syn"].quantized.exponent  # type: ignore[attr-defined]
+    assert exponent <= max(0, min(3, 6 - bits))
+    assert (weight(after) % (1 << exponent) == 0).all()
+    w, top, step = weight(after) >> exponent, (1 << (bits - 1)) - 1, step * (1 << exponent)
     assert w.dtype.kind == "i"
     assert -top - 1 <= w.min()
     assert w.max() <= top

@@ -237,4 +237,5 @@ def test_levels_that_fall_together_are_told() -> None:
 def test_weights_into_signed_levels_can_be_negated() -> None:
     node = MultiThreshold(shape=(1,), levels=np.array([1.0, 2.0]), signed=True)
     after = lower(between(node, [[-0.99, 0.3]]), weight_bits=2)
-    assert after.nodes["syn"].weight.min() == -1  # type: ignore[attr-defined]
+    synapse = after.nodes["syn"]
+    assert (synapse.weight >> synapse.quantized.exponent).min() == -1  # type: ignore[attr-defined]

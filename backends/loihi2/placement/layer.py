@@ -12,7 +12,7 @@ from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.compiler.replicas import replica_of
 from d2e.ir import Conv1d, Conv2d, Delay, Flatten, Linear, Network, Neuron, Node, Scale, infer_shapes
-from d2e.ir.nodes import Shape, _Pool
+from d2e.ir.nodes import Array, Shape, _Pool
 from d2e.ir.shapes import padding_pairs
 
 
@@ -109,7 +109,7 @@ def layers(network: Network) -> dict[str, Layer]:
     """Every population of a lowered network, in order."""
     shapes = infer_shapes(network)
     arriving = {
-        name: tuple((p.source, _synapses(network, p, shapes[p.source])) for p in paths_into(network, name))
+        name: tuple((p.source, _synapses(network, p, shapes[p.source])) for p in _lists(network, name))
         for name in network.populations
     }
     groups = {name: _channel_groups(shapes[name], [s for _, s in own]) for name, own in arriving.items()}
@@ -123,6 +123,38 @@ def layers(network: Network) -> dict[str, Layer]:
             tuple(groups[target] for target in maps), len(out) - len(maps),
         )
     return found
+
+
+def _lists(network: Network, name: str) -> list[Path]:
+    """The paths into a population that need lists of synapses of their own.
+
+    A synapse holds its delay: dense layers of different delays between the same two populations are one list, where no
+    two of them connect the same neurons.
+    """
+    paths = list(paths_into(network, name))
+    alike: dict[str, list[Path]] = {}
+    for path in paths:
+        if any(isinstance(network.nodes[s], Linear) for s in path.synapses):
+            alike.setdefault(path.source, []).append(path)
+    for several in alike.values():
+        if len(several) > 1 and _are_disjoint([_matrix(network, path) for path in several]):
+            paths = [path for path in paths if path not in several[1:]]
+    return paths
+
+
+def _matrix(network: Network, path: Path) -> Array:
+    return next(node.weight for s in path.synapses if isinstance(node := network.nodes[s], Linear))
+
+
+def _are_disjoint(matrices: list[Array]) -> bool:
+    """Whether no element is non-zero in two of them."""
+    taken = matrices[0] != 0
+    for matrix in matrices[1:]:
+        here = matrix != 0
+        if (taken & here).any():
+            return False
+        taken |= here
+    return True
 
 
 def _synapses(network: Network, path: Path, source: Shape) -> Synapses:

@@ -129,7 +129,7 @@ def test_the_ground_truth_that_lava_dl_ships_for_tiny_net(lava_python: Path) -> 
 @pytest.mark.lava
 def test_the_file_with_delays_that_lava_dl_ships(lava_python: Path) -> None:
     path = shipped(lava_python, "gts/ntidigits/ntidigits.net")
-    program = compile(str(path), target="loihi2-sim", stop_after="map-neurons")
+    program = compile(str(path), target="loihi2-sim")
     frames = np.load(path.parent / "input.npy")[:, :150].T.reshape(1, 150, 1, 1, 64).astype(np.int64)
     expected, _ = output_of(program.network, simulator(program.network).run(frames, "spikes"))
     ((spikes, _),) = run_netx([Job(path, frames, layers=5)], python=lava_python)

@@ -245,3 +245,22 @@ def test_recurrent_layers_are_placed() -> None:
     assert [row["populations"] for row in rows(found)] == ["maps[0:8,0:6,0:6]", "pooled[0:8,0:3,0:3]"]
     words = 2 * 9 * 2 * 1 + 8 * 9 * 1  # two groups of 4 channels; 8 channels
     assert found["populations"]["maps"]["words_per_core"] == words
+
+
+def test_a_layer_with_a_delay_per_synapse_is_one_list() -> None:
+    """Each synapse holds its delay; only where two delays connect the same neurons there are two lists."""
+    def words(first: np.ndarray, second: np.ndarray) -> int:
+        lif = {"shape": (30,), "threshold": integral(50), "reset": "zero", "arithmetic": FixedPoint()}
+        nodes: dict[str, Node] = {
+            "input": Input(shape=(20,)), "a": Linear(weight=first), "late": Delay(steps=3), "b": Linear(weight=second),
+            "n": IF(**lif), "output": Output(shape=(30,)),  # type: ignore[arg-type]
+        }
+        edges = [Edge("input", "a"), Edge("a", "n"), Edge("input", "late"), Edge("late", "b"), Edge("b", "n"),
+                 Edge("n", "output")]
+        layer = layers(Network(nodes, tuple(edges)))["n"]
+        return layer.load((30,)).synaptic_words
+
+    weight = np.random.default_rng(0).integers(1, 9, (30, 20))
+    late = np.random.default_rng(1).random((30, 20)) < 0.5
+    whole = words(weight, weight)
+    assert words(weight * late, weight * ~late) * 2 == whole

@@ -23,7 +23,7 @@ import d2e
 from d2e import nn as snn
 
 STEPS = 16
-BITS = (8, 6, 4, 3)
+BITS = (8, 6, 4, 3, 2)
 
 
 def rate_code(images: np.ndarray) -> np.ndarray:

@@ -49,10 +49,10 @@ class Seen:
         """The same with other spikes of one population."""
         return replace(self, spikes={**self.spikes, name: n}, counts={**self.counts, name: np.abs(n).sum(axis=1)})
 
-    def head(self, samples: int) -> Seen:
-        """The first samples."""
-        return Seen(self.frames[:samples], {k: n[:samples] for k, n in self.spikes.items()},
-                    {k: n[:samples] for k, n in self.counts.items()})
+    def part(self, samples: slice) -> Seen:
+        """Some of the samples."""
+        return Seen(self.frames[samples], {k: n[samples] for k, n in self.spikes.items()},
+                    {k: n[samples] for k, n in self.counts.items()})
 
 
 def observe(network: Network, frames: Array) -> Seen:
@@ -119,14 +119,35 @@ def carried(network: Network, name: str, seen: Seen) -> Seen:
     return seen
 
 
-def output_error(network: Network, seen: Seen, other: Seen) -> float:
-    """Sum of |difference| of what reaches the output over time, as a share of what reached it in ``seen``."""
+def followed(network: Network, seen: Seen) -> Seen:
+    """What the populations of another network with the same ones do, each on what those before it send; as `carried`."""
+    for name in network.populations:
+        seen = seen.with_spikes(name, replay(network, name, seen)[0])
+    return seen
+
+
+def output_error(before: Network, after: Network, seen: Seen, now: Seen) -> float:
+    """Squared difference of what reaches the output over time, as a share of what reached it; such errors add up.
+
+    Args:
+        before, after: the float network, and one in which populations are integers.
+        seen, now: what they do.
+    """
     wrong = total = 0.0
-    for path in paths_into(network, network.outputs[0]):
-        if isinstance(network.nodes[path.source], Neuron):
-            a, b = (replay(network, path.source, s)[1].sum(axis=1) for s in (seen, other))
-            wrong, total = wrong + float(np.abs(a - b).sum()), total + float(np.abs(a).sum())
-    return wrong / max(total, 1.0)
+    for path in paths_into(before, before.outputs[0]):
+        if isinstance(before.nodes[path.source], Neuron):
+            a, b = _summed(before, path.source, seen), _summed(after, path.source, now)
+            wrong, total = wrong + float(np.square(a - b).sum()), total + float(np.square(a).sum())
+    return wrong / total if total else wrong
+
+
+def _summed(network: Network, name: str, seen: Seen) -> Array:
+    """What a population sends in all steps; a membrane in the unit of the float network."""
+    node = network.neuron(name)
+    if not isinstance(node, LI):
+        return np.asarray(reference.payload(node, seen.spikes[name]).sum(axis=1))
+    unit = float(node.quantized.scale) / (1 << node.arithmetic.fraction_bits) if node.quantized and node.arithmetic else 1.0
+    return np.asarray(replay(network, name, seen)[1].sum(axis=1) * unit)
 
 
 def mean_input_error(before: Network, after: Network, name: str, unit: float, seen: Seen, now: Seen) -> Array:

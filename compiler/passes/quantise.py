@@ -6,25 +6,24 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from d2e.compiler import activity
 from d2e.compiler.algebra import depthwise, weight_of
 from d2e.compiler.blocks import largest
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
-from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, Layer, allocate, table
+from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, table
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.integers import integer_neuron
 from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.rounding import Curvature, curvature
+from d2e.compiler.passes.sensitivity import share_out
 from d2e.compiler.passes.units import candidate_units, dividing, threshold_of
 from d2e.compiler.paths import paths_into
 from d2e.ir import (
@@ -48,7 +47,6 @@ from d2e.ir.nodes import Array, integral
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
-_SENSITIVITY_SAMPLES = 32
 _FINALISTS = 8  # units of least weight error, of which the one is taken that delivers the least error
 Method = Literal["auto", "max", "percentile", "mse", "spikes"]
 
@@ -143,13 +141,13 @@ class Quantise(Pass):
         widths = table(self.weight_bits, self.grid.weight_bits)
         _check_names(result, widths)
         if self.weight_bits == AUTO and seen is not None and self.budget is not None:
-            widths |= allocate(self._sensitivities(result, seen.head(_SENSITIVITY_SAMPLES)), self.budget)
-        now = seen
-        for name in network.populations:
-            result = self._population(result, name, widths, seen, now)
-            if now is not None:
-                now = now.with_spikes(name, activity.replay(result, name, now)[0])
-        result = self._in_range(result)
+            floats = result
+            widths |= share_out(
+                floats, seen, self.budget, self.grid.weight_bits,
+                lambda name, width, fit: self._population(floats, name, {OTHERS: width}, fit, fit),
+                lambda chosen, fit: self._whole(floats, chosen, fit),
+            )
+        result = self._in_range(self._whole(result, widths, seen))
         if seen is not None and self.calibration is not None:
             activity.check_alive(result, seen, self.calibration)
         return result
@@ -159,30 +157,14 @@ class Quantise(Pass):
             network = _check_range(network, name, self.time_steps, self.grid)
         return network
 
-    def _sensitivities(self, network: Network, seen: activity.Seen) -> list[Layer]:
-        """What each layer's widths cost: the change of the output where this layer alone is in integers."""
-        names = [n for n in network.populations if not network.neuron(n).metadata.get(HELPER)
-                 and weights_into(network, n, lambda _: 2)]
-        choices = [(name, width) for name in names for width in range(2, self.grid.weight_bits + 1)]
-        found = Parallel(prefer="threads")(delayed(self._cost)(network, seen, *choice) for choice in choices)
-        costs = dict(zip(choices, found, strict=True))
-        return [
-            Layer(name, sum(w.array.size for w in weights_into(network, name, lambda _: 2)),
-                  {width: costs[each, width] for each, width in choices if each == name})
-            for name in names
-        ]
-
-    def _cost(self, network: Network, seen: activity.Seen, name: str, width: int) -> float:
-        try:
-            changed = self._population(network, name, {name: width, OTHERS: width}, seen, seen)
-        except UnsupportedError:
-            return math.inf
-        if isinstance(network.neuron(name), LI):
-            unit, one = _unit_of(changed, name), 1 << self.grid.arithmetic.fraction_bits
-            wanted, found = (activity.replay(n, name, seen)[1].sum(axis=1) for n in (network, changed))
-            return float(np.abs(wanted - found * unit / one).sum()) / max(float(np.abs(wanted).sum()), unit)
-        return activity.output_error(network, seen, activity.carried(
-            network, name, seen.with_spikes(name, activity.replay(changed, name, seen)[0])))
+    def _whole(self, network: Network, widths: Mapping[str, int], seen: activity.Seen | None) -> Network:
+        """Every population in integers, each rounded on what those before it send in integers."""
+        now = seen
+        for name in network.populations:
+            network = self._population(network, name, widths, seen, now)
+            if now is not None:
+                now = now.with_spikes(name, activity.replay(network, name, now)[0])
+        return network
 
     def _population(
         self, network: Network, name: str, widths: Mapping[str, int], seen: activity.Seen | None,
@@ -197,7 +179,7 @@ class Quantise(Pass):
                 v_reset=integral(0),
             )
             return network.with_nodes({name: helper})
-        weights = weights_into(network, name, lambda s: widths.get(s, widths.get(name, widths[OTHERS])))
+        weights = weights_into(network, name, lambda s: widths.get(s, widths.get(name, widths.get(OTHERS, 0))))
         widest = largest([w.array for w in weights])
         if not widest and not node.bias.any():
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
@@ -289,12 +271,6 @@ def _window(node: Neuron, steps: int) -> int:
 def _digits(value: float) -> float:
     """Rounded to where float noise ends, so that equal errors are equal."""
     return float(f"{value:.6g}")
-
-
-def _unit_of(network: Network, name: str) -> float:
-    mark = network.neuron(name).quantized
-    assert mark is not None
-    return float(mark.scale)
 
 
 def _weighted(network: Network) -> Network:

@@ -11,6 +11,7 @@ import pytest
 import d2e
 from d2e.backends.loihi2.limits import GRID
 from d2e.backends.loihi2.targets import TARGETS
+from d2e.compiler import activity
 from d2e.compiler.passes.bits import OTHERS, Layer, allocate, stated, table
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
@@ -18,6 +19,7 @@ from d2e.compiler.passes.manager import run_passes
 from d2e.compiler.passes.quantise import Quantise
 from d2e.ir import (
     IF,
+    LI,
     Conv2d,
     Edge,
     Flatten,
@@ -223,3 +225,20 @@ def test_compensated_rounding_keeps_more_of_what_the_layers_do() -> None:
             after = quantise(network, weight_bits=3, calibration=frames[:12], compensate=compensate, scale="mse")
             errors[compensate] += float(np.abs(reference.run(after, frames).counts["n3"] - wanted)[12:].sum())
     assert errors[True] < 0.8 * errors[False], errors
+
+
+@pytest.mark.parametrize("readout", [False, True])
+def test_every_layer_is_seen_at_the_output_the_last_one_too(readout: bool) -> None:
+    network, frames = dense()
+    if readout:
+        network = network.with_nodes({"n3": LI(shape=(5,), decay_mem=np.float64(0.9))})
+    seen = activity.observe(network, frames)
+    for name in ("n1", "n2", "n3"):
+        errors = []
+        for bits in (2, 4, 8):
+            after = quantise(network, weight_bits=f"8,{name}={bits}", calibration=frames)
+            alone = network.with_nodes({n: after.nodes[n] for n in (name, f"fc{name[1]}")})
+            fired = seen.with_spikes(name, activity.replay(alone, name, seen)[0])
+            errors.append(activity.output_error(network, alone, seen, activity.carried(network, name, fired)))
+        assert errors[0] > errors[1] > errors[2] >= 0
+        assert errors[0] > 0.001

@@ -2,9 +2,9 @@
 
     python benchmarks/compile.py [--only vgg16-32] [--output benchmarks/results/compile.txt]
 
-Weights are random. Every network is built with torch and `d2e.nn` and compiled with ``d2e.compile`` in a process of its
-own; memory is the peak resident memory of that process less that of one which compiles two neurons (and so imports the
-same), as a multiple of the model's weights in float32. The model itself is 1 x of it.
+Weights are random. Every network is built with torch and `d2e.nn` and saved; then ``d2e-compile`` compiles the file and
+writes the program folder, Lava package included. Time is that of the whole command; memory is its peak resident memory less
+that of compiling two neurons (which imports the same), as a multiple of the model's weights in float32.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,74 +64,90 @@ def million() -> tuple[Any, tuple[int, ...]]:
     return nn.Sequential(*layers), (2, 128, 128)
 
 
+def two() -> tuple[Any, tuple[int, ...]]:
+    """Next to nothing."""
+    from torch import nn
+
+    import d2e.nn
+
+    return nn.Sequential(nn.Linear(2, 2), d2e.nn.IF()), (2,)
+
+
 NETWORKS: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {
     "vgg16-224": lambda: vgg16(224), "vgg16-32": lambda: vgg16(32), "million": million,
 }
 
 
-def peak() -> int:
-    """Most resident bytes of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def child(name: str | None) -> dict[str, Any]:
-    """Compile a network (None: two neurons) and say what it took."""
+def build(name: str, path: str) -> dict[str, Any]:
+    """Save a network with random weights; says how many it has."""
     import torch
-    from torch import nn
 
-    import d2e
     import d2e.nn
 
-    torch.set_num_threads(2)
     torch.manual_seed(0)
-    model, shape = NETWORKS[name]() if name else (nn.Sequential(nn.Linear(2, 2), d2e.nn.IF()), (2,))
-    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    model, shape = {**NETWORKS, "two": two}[name]()
+    d2e.nn.save(model, path, input_shape=shape, time_steps=4)
+    return {"weights": sum(p.numel() for p in model.parameters() if p.ndim > 1)}
+
+
+def measure(path: str, folder: str) -> dict[str, Any]:
+    """Run ``d2e-compile``, the only child of this process, and say what it took and found."""
+    command = [sys.executable, "-m", "d2e.cli", "compile", path, "--json", "-q", "-o", folder]
     start = time.perf_counter()
-    try:
-        program = d2e.compile(model, target="loihi2-sim", input_shape=shape, time_steps=4)
-        found = [w for w in program.report["warnings"] if w["code"].startswith("D2E-FIT")]
-        totals, fit = program.report["totals"], "fits" if not found else f"{found[0]['code']}: {found[0]['message']}"
-        facts = {"neurons": totals["neurons"], "synapses": totals["synapses"], "cores": totals["cores"], "fit": fit}
-    except d2e.ir.UnsupportedError as error:
-        facts = {"fit": str(error)}
-    return {"seconds": time.perf_counter() - start, "peak": peak(), "weights": weights, **facts}
-
-
-def run(name: str | None) -> dict[str, Any]:
-    """`child` in a fresh process."""
-    command = [sys.executable, __file__, "--child", name or ""]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr}")
+        return {"seconds": seconds, "peak": peak, "fit": done.stderr.strip().splitlines()[-1].removeprefix("error: ")}
+    report = json.loads(done.stdout)
+    found = [w for w in report["warnings"] if w["code"].startswith("D2E-FIT")]
+    fit = "fits" if not found else f"{found[0]['code']}: {found[0]['message']}"
+    counts = {key: report["totals"][key] for key in ("neurons", "synapses", "cores")}
+    return {"seconds": seconds, "peak": peak, "fit": fit, **counts}
+
+
+def apart(*arguments: str) -> dict[str, Any]:
+    """`build` or `measure` in a process of its own: a child inherits its parent's peak."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def run(name: str) -> dict[str, Any]:
+    """Build and compile a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/{name}.pt"
+        return {**apart("--build", name, path), **apart("--measure", path, f"{folder}/program")}
 
 
 def main() -> None:
     """Print, and perhaps write, the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=tuple(NETWORKS))
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    if args.child is not None:
-        print(json.dumps(child(args.child or None)))
+    if args.build or args.measure:
+        print(json.dumps(build(*args.build) if args.build else measure(*args.measure)))
         return
-    idle = run(None)["peak"]
-    lines = ["target loihi2-sim, one chip; memory: peak, in multiples of the model's float32 weights (1 x is the model)", ""]
-    lines.append(f"{'network':<12}{'weights':>10}{'neurons':>12}{'synapses':>14}{'cores':>8}{'time':>10}{'memory':>10}")
+    least = run("two")
+    base = f"two neurons: {least['seconds']:.1f} s, {least['peak'] / 1e6:.0f} MB"
+    lines = [f"d2e-compile, target loihi2-sim, one chip ({base})", "",
+             f"{'network':<12}{'weights':>10}{'neurons':>12}{'synapses':>14}{'cores':>8}{'time':>10}{'memory':>10}"]
     for name in [args.only] if args.only else NETWORKS:
         found = run(name)
-        ratio = (found["peak"] - idle) / (4 * found["weights"])
+        ratio = (found["peak"] - least["peak"]) / (4 * found["weights"])
         counts = [f"{found[key]:,}" if key in found else "-" for key in ("neurons", "synapses", "cores")]
         lines.append(f"{name:<12}{found['weights'] / 1e6:>8.1f} M{counts[0]:>12}{counts[1]:>14}{counts[2]:>8}"
                      f"{found['seconds']:>8.1f} s{ratio:>8.2f} x")
         lines += [f"    {found['fit']}", ""]
-        print("\n".join(lines), flush=True)
-        if args.output:
-            with args.output.open("w" if name == next(iter(NETWORKS)) else "a", encoding="utf-8") as out:
-                out.write("\n".join(lines) + "\n")
-        lines = []
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if args.output:
+        args.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -25,12 +24,11 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     """An ``.npz`` whose bytes depend on nothing but the arrays (numpy's own carries the time of day)."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):
-            buffer = io.BytesIO()
-            array = np.asarray(arrays[key], order="C")
-            np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o644 << 16
-            archive.writestr(entry, buffer.getvalue())
+            with archive.open(entry, "w", force_zip64=True) as file:
+                array = np.asarray(arrays[key], order="C")
+                np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
 
 
 def write_whole(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from d2e.backends.loihi2.lava.payloads import max_payload
 from d2e.backends.loihi2.lava.registers import DECAY_ONE, FRACTION_BITS
 from d2e.backends.loihi2.lava.schedule import Path, Schedule
+from d2e.compiler.blocks import row_sums
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.linear import apply
 from d2e.ir.network import Network
@@ -44,8 +45,12 @@ def check_bounds(network: Network, plan: Schedule, time_steps: int) -> None:
 def _most(network: Network, path: Path) -> Array:
     """The largest absolute sum a path can deliver to each neuron of its target, flat."""
     source = network.nodes[path.source]
-    frame = np.full((1, *path.shape), max_payload(source) * abs(path.factor), np.int64)
+    payload = max_payload(source) * abs(path.factor)
+    frame = np.full((1, *path.shape), payload, np.int64)
     node = network.nodes[path.synapse] if path.synapse else None
+    if isinstance(node, Linear) and len(path.shape) == 1:
+        positive, negative = row_sums(node.weight)
+        return payload * (positive - negative).astype(np.int64)
     if isinstance(node, (Linear, Conv1d, Conv2d)):
         node = replace(node, weight=np.abs(node.weight.astype(np.int64)))
     elif isinstance(node, Scale):

@@ -60,7 +60,7 @@ def write(text: Text, node: Node, wire: Wire) -> None:
                 node=wire.name, hint="Put a Flatten before it.",
             )
         stated = node.quantized.bits if node.quantized and wire.factor == 1 else None
-        _matrix(text, wire, node.weight.astype(np.int64), stated)
+        _matrix(text, wire, node.weight, stated)
     elif isinstance(node, Scale):
         _scale(text, wire, node)
     else:
@@ -70,7 +70,7 @@ def write(text: Text, node: Node, wire: Wire) -> None:
 def write_repeat(text: Text, wire: Wire) -> None:
     """Write a synapse that hands every spike on as it is."""
     size = math.prod(wire.source_shape)
-    _sparse(text, replace(wire, factor=1), w.Digit(np.full(size, 128), -7, 2, "MIXED"), np.arange(size))
+    _sparse(text, replace(wire, factor=1), w.Digit(np.ones(size, np.int8), 7, -7, 2, "MIXED"), np.arange(size))
 
 
 def _conv(text: Text, wire: Wire, node: Conv1d | Conv2d | SumPool2d) -> None:
@@ -93,11 +93,16 @@ def _conv(text: Text, wire: Wire, node: Conv1d | Conv2d | SumPool2d) -> None:
 
 def _matrix(text: Text, wire: Wire, matrix: Array, stated: int | None) -> None:
     """``matrix`` [target, source], both flat in the network's order."""
-    columns, rows = w.order(wire.source_shape), w.order(wire.target_shape)
+    if len(wire.target_shape) > 1:
+        matrix = matrix[w.order(wire.target_shape)]
+    if len(wire.source_shape) > 1:
+        matrix = matrix[:, w.order(wire.source_shape)]
+    if wire.factor != 1:
+        matrix = matrix.astype(np.int64) * wire.factor
     kind, delays = ("DelayDense", f", delays={wire.delay}") if wire.delay else ("Dense", "")
-    for digit in w.digits(wire.name, matrix[rows][:, columns] * wire.factor, stated):
+    for digit in w.digits(wire.name, matrix, stated):
         var = text.variable(wire.name)
-        stored = text.stored(f"{var}_weight", digit.weights)
+        stored = text.stored(f"{var}_weight", digit.mantissas, digit.shift)
         with _heard(text, wire) as bits:
             text.process(var, kind, f"weights={stored}{delays}", *_options(digit, bits))
             _connect(text, wire, var, flat=True)

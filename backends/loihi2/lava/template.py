@@ -21,7 +21,7 @@ from processes.graded import Graded
 from scipy.sparse import csr_matrix
 
 with np.load(Path(__file__).resolve().parent / "weights.npz") as _file:
-    W = dict(_file)
+    W = {{key: _file[key].astype(np.int32) for key in _file.files}}
 
 INPUT_SHAPE = {input_shape}
 PAYLOADS = {payloads}  # smallest and largest integer in a frame

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
+from d2e.compiler.blocks import narrowest
 from d2e.ir.nodes import Array
 
 _TAKEN = (
@@ -74,9 +73,13 @@ class Text:
         self.names[name if name not in self.names else f"{name}/{var}"] = var
         return var
 
-    def stored(self, key: str, values: Array) -> str:
-        """Text that loads an array kept in ``weights.npz``; a single number is written out."""
+    def stored(self, key: str, values: Array, shift: int = 0) -> str:
+        """Text that loads an array kept in ``weights.npz``; a single number is written out.
+
+        The text shifts them left, so that they need fewer bytes here.
+        """
         if values.ndim == 0:
             return str(int(values))
-        self.arrays[key] = values.astype(np.int32)
-        return f"W[{key!r}]"
+        kind = narrowest(int(values.min(initial=0)), int(values.max(initial=0)))
+        self.arrays[key] = values.astype(kind, copy=False)
+        return f"W[{key!r}] << {shift}" if shift else f"W[{key!r}]"

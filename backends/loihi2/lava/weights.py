@@ -26,16 +26,22 @@ class Digit:
     """One Lava synapse: it delivers ``(weights @ s)`` shifted by ``exponent``.
 
     Attributes:
-        weights: as Lava's ``weights`` argument wants them.
+        mantissas, shift: Lava's ``weights`` argument is ``mantissas << shift``.
         exponent: ``weight_exp``.
         bits: ``num_weight_bits``.
         sign_mode: name of lava's ``SignMode``.
     """
 
-    weights: Array
+    mantissas: Array
+    shift: int
     exponent: int
     bits: int
     sign_mode: str
+
+    @property
+    def weights(self) -> Array:
+        """As Lava's ``weights`` argument wants them."""
+        return self.mantissas.astype(np.int32) << self.shift
 
 
 def digits(name: str, weights: Array, bits: int | None = None) -> list[Digit]:
@@ -49,13 +55,14 @@ def digits(name: str, weights: Array, bits: int | None = None) -> list[Digit]:
     Raises:
         UnsupportedError: D2E-LAVA-013 where they need more than two digits of 8 bits.
     """
-    rest = weights.astype(np.int64)
+    rest = weights
     result: list[Digit] = []
     shift = 0
     while True:
         last = _one_digit(rest, shift, bits)
         if last is not None:
             return [*result, last]
+        rest = rest.astype(np.int64, copy=False)
         low = ((rest + 128) & 255) - 128
         if shift + 8 - 1 > _EXPONENT_MAX:
             raise UnsupportedError(
@@ -70,13 +77,13 @@ def digits(name: str, weights: Array, bits: int | None = None) -> list[Digit]:
 def _one_digit(values: Array, shift: int, bits: int | None) -> Digit | None:
     """``values << shift`` as one synapse, or None."""
     for common in range(_trailing_zeros(values) + 1):
-        reduced, total = values >> common, shift + common
+        reduced, total = (values >> common if common else values), shift + common
         needed = _signed_bits(reduced)
         if needed <= 8 and total <= _EXPONENT_MAX + 1:
             return _mixed(reduced, total, max(needed, bits if bits and total == 0 and bits <= 8 else 2))
         sign = _one_sign(reduced)
         if sign and total <= _EXPONENT_MAX:
-            return Digit(reduced, total, 8, sign)
+            return Digit(reduced, 0, total, 8, sign)
     return None
 
 
@@ -88,7 +95,7 @@ def _one_sign(values: Array) -> str | None:
 
 
 def _mixed(values: Array, shift: int, bits: int) -> Digit:
-    return Digit(values << (9 - bits), shift - (9 - bits), bits, "MIXED")
+    return Digit(values, 9 - bits, shift - (9 - bits), bits, "MIXED")
 
 
 def _signed_bits(values: Array) -> int:
@@ -97,7 +104,7 @@ def _signed_bits(values: Array) -> int:
 
 
 def _trailing_zeros(values: Array) -> int:
-    joined = int(np.bitwise_or.reduce(np.abs(values), axis=None)) if values.size else 0
+    joined = int(np.bitwise_or.reduce(values, axis=None)) if values.size else 0
     return (joined & -joined).bit_length() - 1 if joined else 0
 
 

@@ -19,7 +19,7 @@ from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
 from d2e.ir.nodes import Array, Neuron, Shape
 
-_INHIBITION = w.Digit(np.array(-255), 7, 8, "INHIBITORY")
+_INHIBITION = w.Digit(np.array(-255), 0, 7, 8, "INHIBITORY")
 
 
 @dataclass(frozen=True)

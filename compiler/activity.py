@@ -127,7 +127,9 @@ def followed(network: Network, seen: Seen) -> Seen:
 
 
 def output_error(before: Network, after: Network, seen: Seen, now: Seen) -> float:
-    """Squared difference of what reaches the output over time, as a share of what reached it; such errors add up.
+    """Squared difference of what the output's neurons receive over time, as a share of what they received.
+
+    Not of what they send: single spikes more or less would drown small differences. Such errors add up.
 
     Args:
         before, after: the float network, and one in which populations are integers.
@@ -136,18 +138,17 @@ def output_error(before: Network, after: Network, seen: Seen, now: Seen) -> floa
     wrong = total = 0.0
     for path in paths_into(before, before.outputs[0]):
         if isinstance(before.nodes[path.source], Neuron):
-            a, b = _summed(before, path.source, seen), _summed(after, path.source, now)
+            a, b = _received(before, path.source, seen), _received(after, path.source, now)
             wrong, total = wrong + float(np.square(a - b).sum()), total + float(np.square(a).sum())
     return wrong / total if total else wrong
 
 
-def _summed(network: Network, name: str, seen: Seen) -> Array:
-    """What a population sends in all steps; a membrane in the unit of the float network."""
-    node = network.neuron(name)
-    if not isinstance(node, LI):
-        return np.asarray(reference.payload(node, seen.spikes[name]).sum(axis=1))
-    unit = float(node.quantized.scale) / (1 << node.arithmetic.fraction_bits) if node.quantized and node.arithmetic else 1.0
-    return np.asarray(replay(network, name, seen)[1].sum(axis=1) * unit)
+def _received(network: Network, name: str, seen: Seen) -> Array:
+    """The input and bias of a population summed over all steps, in the unit of the float network."""
+    node, drive = network.neuron(name), current(network, name, seen)
+    one = 1 << node.arithmetic.fraction_bits if node.arithmetic else 1
+    unit = float(node.quantized.scale) if node.quantized else 1.0
+    return np.asarray((drive.sum(axis=1) + drive.shape[1] * node.bias / one) * unit)
 
 
 def mean_input_error(before: Network, after: Network, name: str, unit: float, seen: Seen, now: Seen) -> Array:

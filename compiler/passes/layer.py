@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from d2e.compiler.algebra import weight_of, with_weight
 from d2e.compiler.blocks import nearest, squared_error
-from d2e.compiler.passes.rounding import Curvature, compensated
+from d2e.compiler.passes.rounding import BLOCK, Curvature, compensated
 from d2e.compiler.paths import paths_into
 from d2e.ir import Conv1d, Conv2d, MultiThreshold, Network, Quantized, Synapse, UnsupportedError
 from d2e.ir.nodes import Array, real
@@ -30,6 +30,7 @@ class Weights:
         low, high: integers there are.
         exponent_max: largest e where integers are multiples of 2**e units.
         known: how its inputs occur together, for rounding; None: each weight for itself.
+        errors: step -> `error`, as far as measured.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Weights:
     high: int
     exponent_max: int = 0
     known: Curvature | None = None
+    errors: dict[float, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def top(self) -> int:
@@ -52,8 +54,16 @@ class Weights:
         return compensated(self.array, step, self.low, self.high, self.known)
 
     def error(self, step: float) -> float:
-        """Squared error of rounding each to the nearest."""
-        return squared_error(self.array, step, self.low, self.high)
+        """Squared error of rounding each to the nearest; a step is measured once."""
+        key = float(f"{step:.12g}")
+        if key not in self.errors:
+            self.errors[key] = squared_error(self.array, step, self.low, self.high)
+        return self.errors[key]
+
+    @property
+    def work(self) -> int:
+        """Multiplications of `rounded`."""
+        return self.array.size * min(self.array[0].size, BLOCK) if self.known is not None else 0
 
     def loss(self, unit: float) -> float:
         """Squared error of what the map delivers, or of the weights where its inputs are not known."""

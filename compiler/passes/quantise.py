@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
 _FINALISTS = 8  # units of least weight error, of which the one is taken that delivers the least error
+_MOST_WORK = 1 << 34  # multiplications that this choice may take
 Method = Literal["auto", "max", "percentile", "mse", "spikes"]
 
 
@@ -207,9 +208,10 @@ class Quantise(Pass):
         gains = node.bias.any() or any(d is not None for d in node.decays)  # biases and reset amounts, from a finer unit
         sign = 1 if gains and finer(weights) else -1
         best = sorted(units["all"], key=lambda u: (_digits(sum(w.error(w.step(u)) for w in weights)), sign * u))
-        if now is None or not self.compensate:
+        some = min(_FINALISTS, _MOST_WORK // max(1, sum(w.work for w in weights)))
+        if now is None or not self.compensate or some < 2:
             return best[0]
-        return min(best[:_FINALISTS], key=lambda u: (_digits(sum(w.loss(u) for w in weights)), sign * u))
+        return min(best[:some], key=lambda u: (_digits(sum(w.loss(u) for w in weights)), sign * u))
 
     def _candidates(self, node: Neuron, weights: list[Weights]) -> dict[str, list[float]]:
         """Units by method: those of all weights; for the searches also those of each path, and finer ones for few bits."""

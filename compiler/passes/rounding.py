@@ -77,19 +77,19 @@ def compensated(array: Array, step: float, low: int, high: int, known: Curvature
         matrix, rounded = array[part].reshape(rows, -1), result[part].reshape(rows, -1)
         for block in blocks:
             columns = block.start + block.order
-            rounded[:, columns] = _one_block(matrix[:, columns].astype(np.float64) / step, low, high, block.spread)
+            rounded[:, columns] = _one_block(matrix.T[columns].astype(np.float64) / step, low, high, block.spread).T
     return result
 
 
 def _one_block(left: Array, low: int, high: int, spread: Array) -> Array:
-    """Changes ``left`` [rows, columns]; its columns stand in the order they are rounded in."""
+    """Changes ``left`` [columns, rows]; its columns stand in the order they are rounded in."""
     rounded = np.empty(left.shape)
-    for start in range(0, left.shape[1], _LAZY):
-        end = min(start + _LAZY, left.shape[1])
-        errors = np.empty((left.shape[0], end - start))
+    for start in range(0, len(left), _LAZY):
+        end = min(start + _LAZY, len(left))
+        errors = np.empty((end - start, left.shape[1]))
         for i in range(start, end):
-            rounded[:, i] = np.clip(np.rint(left[:, i]), low, high)
-            errors[:, i - start] = left[:, i] - rounded[:, i]
-            left[:, i + 1 : end] -= np.outer(errors[:, i - start], spread[i, i + 1 : end])
-        left[:, end:] -= errors @ spread[start:end, end:]
+            rounded[i] = np.clip(np.rint(left[i]), low, high)
+            errors[i - start] = left[i] - rounded[i]
+            left[i + 1 : end] -= np.outer(spread[i, i + 1 : end], errors[i - start])
+        left[end:] -= spread[start:end, end:].T @ errors
     return rounded

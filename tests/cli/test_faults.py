@@ -14,7 +14,7 @@ from tests.cli.conftest import DIGITS
 EXITS = {
     2: ("D2E-LOAD-005", ("{broken}/truncated.pt",)), 3: ("D2E-LAYER-001", ("{broken}/maxpool.pt",)),
     4: ("D2E-GATE-001", (
-        "{model}", "--eval", "{data}", "--eval-samples", 30, "--max-drop", 1, "--weight-bits", 2, "-q")),
+        "{model}", "--eval", "{data}", "--eval-samples", 30, "--max-drop", 1, "--weight-bits", 2, "--scale", "max", "-q")),
 }
 
 

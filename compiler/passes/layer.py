@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from d2e.compiler import activity
 from d2e.compiler.algebra import weight_of, with_weight
 from d2e.compiler.blocks import nearest, squared_error
-from d2e.compiler.passes.rounding import BLOCK, Curvature, compensated
+from d2e.compiler.passes.rounding import BLOCK, Curvature, compensated, curvature
 from d2e.compiler.paths import paths_into
-from d2e.ir import Conv1d, Conv2d, MultiThreshold, Network, Quantized, Synapse, UnsupportedError
+from d2e.ir import Conv1d, Conv2d, Linear, MultiThreshold, Network, Neuron, Quantized, Synapse, UnsupportedError
 from d2e.ir.nodes import Array, real
 
 CONV_BITS = 9
@@ -124,6 +125,24 @@ def _span(name: str, array: Array, bits: int) -> tuple[int, int]:
             node=name, hint="Give it 2 weight bits: -2, -1, 0 and 1 steps.",
         )
     return (-1, 0) if (array < 0).any() else (0, 1)
+
+
+def with_curvature(network: Network, name: str, weights: list[Weights], now: activity.Seen) -> list[Weights]:
+    """The same, to be rounded for the inputs of ``now``."""
+    window = _window(network.neuron(name), now.frames.shape[1])
+    known: dict[str, Curvature] = {}
+    for path in paths_into(network, name):
+        found = activity.moments(network, path, now, window)
+        if found is not None:
+            known |= {s: curvature(found) for s in path.synapses if isinstance(network.nodes[s], (Linear, Conv1d, Conv2d))}
+    return [replace(w, known=known.get(w.name)) for w in weights]
+
+
+def _window(node: Neuron, steps: int) -> int:
+    """Steps whose inputs a membrane holds together: the sum of its time constants."""
+    keeps = [float(np.max(d)) for d in node.decays if d is not None]
+    lasting = sum(np.inf if keep >= 1 else 1 / (1 - keep) for keep in keeps) if keeps else np.inf
+    return max(1, int(min(steps, lasting)))
 
 
 def in_units(network: Network, weights: list[Weights], unit: float) -> dict[str, Synapse]:

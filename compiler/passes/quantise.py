@@ -20,18 +20,13 @@ from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, table
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.integers import integer_neuron
-from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into
+from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into, with_curvature
 from d2e.compiler.passes.ranges import population_range
-from d2e.compiler.passes.rounding import Curvature, curvature
 from d2e.compiler.passes.sensitivity import share_out
 from d2e.compiler.passes.units import candidate_units, dividing, threshold_of
-from d2e.compiler.paths import paths_into
 from d2e.ir import (
     LI,
-    Conv1d,
-    Conv2d,
     FixedPoint,
-    Linear,
     Network,
     Neuron,
     Node,
@@ -186,7 +181,7 @@ class Quantise(Pass):
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
                                    hint="Remove the layer or train it again.")
         if now is not None and self.compensate:
-            weights = _with_curvature(network, name, weights, now)
+            weights = with_curvature(network, name, weights, now)
         unit = self._unit(network, name, weights, now)
         result = self._with_unit(network, name, weights, unit, seen, now)
         if not result.neuron(name).bias.any() and not any(_weight(result, w.name).any() for w in weights):
@@ -251,23 +246,6 @@ def _check_names(network: Network, widths: Mapping[str, int]) -> None:
     for name in widths.keys() - known - {OTHERS}:
         raise UsageError("D2E-USE-015", f"weight bits name a layer {name!r} that is not there",
                          hint=f"Layers: {', '.join(sorted(known))}.")
-
-
-def _with_curvature(network: Network, name: str, weights: list[Weights], now: activity.Seen) -> list[Weights]:
-    window = _window(network.neuron(name), now.frames.shape[1])
-    known: dict[str, Curvature] = {}
-    for path in paths_into(network, name):
-        found = activity.moments(network, path, now, window)
-        if found is not None:
-            known |= {s: curvature(found) for s in path.synapses if isinstance(network.nodes[s], (Linear, Conv1d, Conv2d))}
-    return [replace(w, known=known.get(w.name)) for w in weights]
-
-
-def _window(node: Neuron, steps: int) -> int:
-    """Steps whose inputs a membrane holds together: the sum of its time constants."""
-    keeps = [float(np.max(d)) for d in node.decays if d is not None]
-    lasting = sum(np.inf if keep >= 1 else 1 / (1 - keep) for keep in keeps) if keeps else np.inf
-    return max(1, int(min(steps, lasting)))
 
 
 def _digits(value: float) -> float:

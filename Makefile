@@ -41,7 +41,7 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) $(LAVA) ## time the simulator beside Lava, torch and the frameworks installed
 	$(BIN)/python benchmarks/simulator.py
 
-bench-lava: $(READY) $(LAVA) ## compare 300 random networks and the example models with Lava, spike for spike
+bench-lava: $(READY) $(LAVA) ## compare 700 random networks and the example models with Lava, spike for spike
 	$(PYTEST) -n 2 -m "slow or lava"
 
 lava: $(LAVA) ## make the private environment of lava-nc and lava-dl, .lava

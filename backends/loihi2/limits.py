@@ -18,6 +18,7 @@ LIMITS: dict[str, Limit] = {
     "accumulator": Limit(1 << 23, "weight units", "24 bit signed; lava-nc 0.10.0 lava/proc/conv/models.py"),
     "synapse_mantissa": Limit(255, "", "8 bit, weights of one sign; lava-nc 0.10.0 lava/utils/weightutils.py"),
     "synapse_exponent": Limit(7, "", "chosen by d2e; lava-nc 0.10.0 lava/proc/dense/models.py states none"),
+    "step_kernels": Limit(8, "convolutions for the step of a replica", "chosen by d2e; a convolution has no exponent"),
     "payload": Limit((1 << 24) - 1, "", "24 bit; lava-nc 0.10.0 lava/magma/core/model/spike_type.py"),
     "delay": Limit(62, "steps", "6 bit; lava-nc 0.10.0 lava/proc/dense/models.py, lava-dl 0.6.0 netx"),
     "cores": Limit(128, "per chip", "Intel, Taking Neuromorphic Computing to the Next Level with Loihi 2 (2021)"),

@@ -26,7 +26,7 @@ from d2e.backends.loihi2.forms import (
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.replicate import Level, replicate
-from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, check
+from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, check, steep_steps
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
@@ -110,7 +110,7 @@ class MapNeurons(Pass):
         """The lowered network; populations keep their names, replicas and helpers are marked.
 
         Raises:
-            UnsupportedError: D2E-LOIHI-003..006 for a neuron the chip has no form of, D2E-LOIHI-010..015 where the
+            UnsupportedError: D2E-LOIHI-003..006 for a neuron the chip has no form of, D2E-LOIHI-010..016 where the
                 result does not fit the chip's words.
         """
         network = network.with_nodes({
@@ -138,6 +138,11 @@ class MapNeurons(Pass):
         limit = self.cores or int(LIMITS["cores"].value)
         if self.burst != "auto" or not wide:
             return forms
+        limit_of_steps = int(LIMITS["step_kernels"].value)
+        for of, _, needed in list(steep_steps(self._lower(network, forms))) if self.graded else ():
+            if needed > limit_of_steps:
+                forms[of] = Form("graded", f"a step between its levels takes {needed} convolutions of 8 bits")
+        wide = [name for name in wide if forms[name].kind == "replicas"]
         used = estimate(self._lower(network, forms))
         for name in wide if self.graded else ():
             if used <= limit:

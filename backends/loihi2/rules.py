@@ -160,6 +160,30 @@ def _trailing_zeros(joined: Array) -> Array:
     return np.where(joined == 0, 63, np.log2(np.maximum(lowest, 1))).astype(np.int64)
 
 
+def steep_steps(network: Network) -> Iterator[tuple[str, str, int]]:
+    """(population, convolution, how many it takes) where the payload of a replica's spike does not fit one convolution."""
+    for path in all_paths(network):
+        source = network.nodes[path.source]
+        level = replica_of(source) if isinstance(source, Neuron) else None
+        for name in path.synapses if level is not None and level.step > 1 else ():
+            node = network.nodes[name]
+            if isinstance(node, (Conv1d, Conv2d)) and level is not None:
+                largest = max(int(node.weight.max()), -int(node.weight.min())) * level.step
+                yield level.of, name, -(-largest // _KERNEL_MAX)
+
+
+def step_fits(network: Network) -> Iterator[Finding]:
+    """A convolution has no exponent: a step beyond 8 bits is a sum of several convolutions, of not too many."""
+    limit = int(LIMITS["step_kernels"].value)
+    worst: dict[tuple[str, str], int] = {}
+    for of, name, needed in steep_steps(network):
+        worst[of, name] = max(needed, worst.get((of, name), 0))
+    for (of, name), needed in worst.items():
+        if needed > limit:
+            yield Finding("D2E-LOIHI-016", f"the steps between the levels of {of!r} take {needed} convolutions of 8 bits, "
+                          f"{limit} are allowed", name, "Use --burst graded, fewer --weight-bits or levels closer together.")
+
+
 def synapse_is_single(network: Network) -> Iterator[Finding]:
     """Between two populations stands one linear map, behind a replica also its step."""
     for path in all_paths(network):
@@ -185,8 +209,8 @@ def _has_step(network: Network, path: Path) -> bool:
 
 
 LOWERED_RULES: tuple[Rule, ...] = (
-    input_is_integer, output_is_population, threshold_fits, payload_fits, bias_fits, weight_fits, synapse_is_single,
-    synapse_is_known, delay_fits, readout_ends, layer_is_flat,
+    input_is_integer, output_is_population, threshold_fits, payload_fits, bias_fits, weight_fits, step_fits,
+    synapse_is_single, synapse_is_known, delay_fits, readout_ends, layer_is_flat,
 )
 """What the lowered network must satisfy."""
 
@@ -219,6 +243,7 @@ def decay_is_documented(network: Network) -> Iterator[Finding]:
 
 
 _WIDE = 256
+_KERNEL_MAX = 255
 HAZARDS: tuple[Rule, ...] = (convolution_is_small, decay_is_documented)
 """What no simulation shows, but a chip may do otherwise: warnings."""
 

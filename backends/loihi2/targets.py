@@ -101,11 +101,12 @@ class Loihi2Target:
 
         checked = reference.check_frames(network, frames)
         chip = engine == "loihi2"
+        patience = 600.0 + 2.0 * len(checked)  # seconds: long enough for what runs, short of forever for what hangs
         if folder is not None:
-            return run_lava(folder, checked, record=record, hardware=chip)
+            return run_lava(folder, checked, record=record, hardware=chip, time_out=patience)
         with tempfile.TemporaryDirectory(prefix="d2e-target-") as temporary:
             self.emit(network, Path(temporary), time_steps=checked.shape[1])
-            return run_lava(Path(temporary), checked, record=record, hardware=chip)
+            return run_lava(Path(temporary), checked, record=record, hardware=chip, time_out=patience)
 
     def overflows(self, network: Network) -> Mapping[str, int]:
         """Population -> states that left 24 bits in all simulator runs of this network so far."""

@@ -128,6 +128,26 @@ def test_payload_of_a_graded_spike() -> None:
     assert (caught.value.code, caught.value.node) == ("D2E-LOIHI-015", "n")
 
 
+def test_steps_of_replicas_before_a_convolution() -> None:
+    """A step of 16 times a weight of 127 is 8 convolutions of 255, one of 17 is 9."""
+    def steps(largest: int) -> Network:
+        maps = {"shape": (1, 1, 1), "decay_mem": whole(4096)}
+        node = integer(MultiThreshold, levels=whole([7, 9]), payloads=whole([1, 1 + largest]), **maps)
+        nodes: list[tuple[str, Node]] = [
+            ("input", Input(shape=(1, 1, 1))), ("first", Conv2d(weight=whole([[[[9]]]]))), ("n", node),
+            ("conv", Conv2d(weight=whole([[[[127]]]]))), ("last", integer(shape=(1, 1, 1), reset="zero")),
+            ("output", Output(shape=(1, 1, 1))),
+        ]
+        return chain(nodes)
+
+    MapNeurons(burst="replicas").run(steps(16), CHIP)
+    with pytest.raises(UnsupportedError, match="9 convolutions of 8 bits, 8 are allowed") as caught:
+        MapNeurons(burst="replicas").run(steps(17), CHIP)
+    assert (caught.value.code, caught.value.node) == ("D2E-LOIHI-016", "conv")
+    forms = [MapNeurons().choose(steps(largest))["n"].kind for largest in (16, 17)]
+    assert forms == ["replicas", "graded"]
+
+
 def test_delay() -> None:
     most = int(LIMITS["delay"].value)
     CheckRules().run(line(integer(), late=most), CHIP)

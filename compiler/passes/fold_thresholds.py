@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PAYLOAD_MAX = 255
 """Largest payload of a multi-threshold level, in units of the factor that moves into the weights."""
+PAYLOAD_ERROR = 0.01
+"""Relative error at which smaller payloads are preferred: a step between levels is a factor on weights of 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _fold_payloads(network: Network, name: str) -> Network:
     node = network.neuron(name)
     if not isinstance(node, MultiThreshold):
         return network
-    sent = as_multiples(node.levels if node.payloads is None else node.payloads, PAYLOAD_MAX)
+    sent = as_multiples(node.levels if node.payloads is None else node.payloads, PAYLOAD_MAX, PAYLOAD_ERROR)
     if not sent.exact:
         network = warn(
             network, "D2E-FOLD-004", f"its payloads {np.unique(sent.integers).tolist()} times {sent.factor:.4g} are "

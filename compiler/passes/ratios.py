@@ -32,13 +32,17 @@ class Multiples:
         return self.error < EXACT
 
 
-def as_multiples(numbers: Array, largest: int) -> Multiples:
-    """The smallest integers up to ``largest`` in the ratios of ``numbers``, or else those of the least relative error."""
+def as_multiples(numbers: Array, largest: int, enough: float = 0.0) -> Multiples:
+    """The smallest integers up to ``largest`` in the ratios of ``numbers``.
+
+    Where there are none, the smallest whose relative error is at most ``enough``, or else those of the least error.
+    """
     values = np.asarray(numbers, np.float64).reshape(-1)
     top = float(np.abs(values).max(initial=0.0))
     if top == 0:
         return Multiples(np.zeros(values.shape, np.int64), 1.0, 0.0)
     best: Multiples | None = None
+    good: Multiples | None = None
     for k in range(1, largest + 1):
         integers = np.rint(values * (k / top)).astype(np.int64)
         integers = np.where((integers == 0) & (values != 0), np.sign(values), integers).astype(np.int64)
@@ -47,7 +51,9 @@ def as_multiples(numbers: Array, largest: int) -> Multiples:
         found = Multiples(integers, 2 / (low + high), (high - low) / (high + low))
         if found.exact:
             return found
+        if good is None and found.error <= enough:
+            good = found
         if best is None or found.error < best.error:
             best = found
     assert best is not None
-    return best
+    return good or best

@@ -114,3 +114,11 @@ def test_multiples_that_are_not_exact_say_their_error() -> None:
     assert not found.exact
     assert np.abs(found.integers * found.factor / numbers - 1).max() == pytest.approx(found.error)
     assert (as_multiples(np.array([1e-9, 1.0]), 255).integers > 0).all()
+
+
+def test_small_integers_that_are_good_enough_come_first() -> None:
+    """72 : 203 is nearly 5 : 14; an exact ratio is taken however large it is."""
+    found = as_multiples(np.array([72.001, 203.0]), 255, enough=0.01)
+    assert found.integers.tolist() == [5, 14]
+    assert 0 < found.error <= 0.01
+    assert as_multiples(np.array([72.0, 203.0]), 255, enough=0.01).exact

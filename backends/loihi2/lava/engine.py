@@ -23,7 +23,7 @@ from d2e.ir.reference import Record, Trace
 _EXIT_USAGE = 2
 _EXIT_UNSUPPORTED = 3
 _EXIT_MISSING = 5
-_EXIT_TIMEOUT = 124
+EXIT_TIMEOUT = 124
 _GRACE = 10.0  # seconds a run has for its own ending before its processes are killed
 _TRACKER_POLLS = 60  # of 0.05 seconds
 _TRACEBACK_LINES = 40
@@ -98,8 +98,12 @@ def run_many(
         return [read_trace(work / f"{i}.npz") for i in range(len(jobs))]
 
 
-def _run(command: list[str], work: Path, time_out: float) -> None:
-    """Run in a process group of its own, which is gone afterwards whatever happens."""
+def run_apart(command: list[str], work: Path, time_out: float) -> tuple[int, str]:
+    """Run in a process group of its own, which is gone afterwards whatever happens.
+
+    Returns:
+        The exit code (`EXIT_TIMEOUT` where it took longer than ``time_out`` seconds) and what was said on stderr.
+    """
     with (work / "stdout").open("w") as out, (work / "stderr").open("w") as err:
         process = subprocess.Popen(
             command, cwd=work, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -108,14 +112,18 @@ def _run(command: list[str], work: Path, time_out: float) -> None:
         try:
             code = process.wait(timeout=time_out + _GRACE)
         except subprocess.TimeoutExpired:
-            code = _EXIT_TIMEOUT
+            code = EXIT_TIMEOUT
         finally:
             _end(process)
+    return code, (work / "stderr").read_text(errors="replace").strip()
+
+
+def _run(command: list[str], work: Path, time_out: float) -> None:
+    code, message = run_apart(command, work, time_out)
     if code == 0:
         return
-    message = (work / "stderr").read_text(errors="replace").strip()
     late = f"Lava did not finish within {time_out:g} seconds"
-    if code == _EXIT_TIMEOUT:
+    if code == EXIT_TIMEOUT:
         raise UnsupportedError(
             "D2E-LAVA-003", next((line for line in message.splitlines() if line.startswith(late)), late),
             hint="Run fewer samples, or use the engine loihi2-sim.",

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from d2e.backends.loihi2.lava.env import clean_environment, find
+from d2e.backends.loihi2.lava.engine import EXIT_TIMEOUT, run_apart
+from d2e.backends.loihi2.lava.env import find
 from d2e.ir.errors import InternalError, MissingError, UnsupportedError
 from d2e.ir.nodes import Array
 
 _HERE = Path(__file__).resolve().parent
 _SHIM = _HERE.parent / "lava" / "skeleton"
-_GRACE = 10.0
-_EXIT_TIMEOUT = 124
 
 
 @dataclass(frozen=True)
@@ -74,24 +69,10 @@ def _result(path: Path) -> tuple[Array, Array]:
 
 
 def _run(command: list[str], work: Path, time_out: float) -> None:
-    """Run in a process group of its own, which is gone afterwards."""
-    with (work / "stdout").open("w") as out, (work / "stderr").open("w") as err:
-        process = subprocess.Popen(
-            command, cwd=work, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=clean_environment(),
-        )
-        try:
-            code = process.wait(timeout=time_out + _GRACE)
-        except subprocess.TimeoutExpired:
-            code = _EXIT_TIMEOUT
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    code, message = run_apart(command, work, time_out)
     if code == 0:
         return
-    message = (work / "stderr").read_text(errors="replace").strip()
-    if code == _EXIT_TIMEOUT:
+    if code == EXIT_TIMEOUT:
         raise UnsupportedError("D2E-LAVA-003", f"netx did not finish within {time_out:g} seconds", hint="Run fewer samples.")
     if "No module named 'lava" in message:
         raise MissingError("D2E-LAVA-001", f"{command[0]} has no lava-dl", hint="Run d2e lava install.")

@@ -93,7 +93,7 @@ def layer_is_flat(network: Network) -> Iterator[Finding]:
 SOURCE_RULES: tuple[Rule, ...] = (
     output_is_population, delay_fits, readout_ends, layer_is_flat,
 )
-"""What can be said before quantisation, besides the forms of neurons (`forms.obstacle`)."""
+"""What can be said before quantisation, besides the forms of neurons (`forms.obstacles`)."""
 
 
 def threshold_fits(network: Network) -> Iterator[Finding]:
@@ -243,7 +243,7 @@ def decay_is_documented(network: Network) -> Iterator[Finding]:
 
 
 _WIDE = 256
-_KERNEL_MAX = 255
+_KERNEL_MAX = int(LIMITS["synapse_mantissa"].value)
 HAZARDS: tuple[Rule, ...] = (convolution_is_small, decay_is_documented)
 """What no simulation shows, but a chip may do otherwise: warnings."""
 

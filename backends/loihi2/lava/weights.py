@@ -17,7 +17,7 @@ from d2e.ir.nodes import Array, Conv1d, Conv2d, Shape, SumPool2d
 from d2e.ir.shapes import padding_pairs
 
 _EXPONENT_MAX = 7
-_KERNEL_MAX = 255  # of Lava's Conv, which has no exponent
+_KERNEL_MAX = int(LIMITS["synapse_mantissa"].value)  # of Lava's Conv, which has no exponent
 _KERNELS_MAX = int(LIMITS["step_kernels"].value)
 _SMALL_MAX = 127  # Lava's Conv keeps kernel, stride, padding, dilation and groups in 8 bits
 

@@ -138,12 +138,14 @@ class MapNeurons(Pass):
         limit = self.cores or int(LIMITS["cores"].value)
         if self.burst != "auto" or not wide:
             return forms
-        limit_of_steps = int(LIMITS["step_kernels"].value)
-        for of, _, needed in list(steep_steps(self._lower(network, forms))) if self.graded else ():
-            if needed > limit_of_steps:
-                forms[of] = Form("graded", f"a step between its levels takes {needed} convolutions of 8 bits")
-        wide = [name for name in wide if forms[name].kind == "replicas"]
-        used = estimate(self._lower(network, forms))
+        result = self._lower(network, forms)
+        most = int(LIMITS["step_kernels"].value)
+        steep = {of: needed for of, _, needed in steep_steps(result) if needed > most} if self.graded else {}
+        if steep:
+            forms |= {n: Form("graded", f"a step between its levels takes {steep[n]} convolutions of 8 bits") for n in steep}
+            wide = [name for name in wide if name not in steep]
+            result = self._lower(network, forms)
+        used = estimate(result)
         for name in wide if self.graded else ():
             if used <= limit:
                 break

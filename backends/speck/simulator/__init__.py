@@ -1,0 +1,1 @@
+"""The event-driven simulator: one update and at most one spike per input event, in integers."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from d2e.backends.speck.limits import Core
 from d2e.ir.nodes import Array
 
@@ -82,6 +84,22 @@ class Layer:
             bias=None if self.bias is None else self.bias[chosen],
             initial=None if self.initial is None else self.initial[chosen],
         )
+
+    def spread(self, step: int) -> Layer:
+        """The layer with its output features at 0, step, 2 * step … and silent ones between."""
+        features = step * (self.output[0] - 1) + 1
+
+        def apart(array: Array | None) -> Array | None:
+            if array is None:
+                return None
+            full = np.zeros((features, *array.shape[1:]), array.dtype)
+            full[::step] = array
+            return full
+
+        weights = apart(self.weights)
+        assert weights is not None
+        return replace(self, output=(features, *self.output[1:]), weights=weights, bias=apart(self.bias),
+                       initial=apart(self.initial))
 
 
 def _bits(n: int) -> int:

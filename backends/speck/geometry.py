@@ -11,6 +11,7 @@ import numpy as np
 from d2e.backends.speck.kernel import Misfit, Square, Window, merged, square, window
 from d2e.backends.speck.layer import Link, Space
 from d2e.backends.speck.limits import LIMITS
+from d2e.compiler.algebra import channels
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.ir import Conv1d, Finding, Flatten, Linear, Network, Neuron, SumPool2d, Synapse
 from d2e.ir.nodes import Array, Shape
@@ -179,3 +180,14 @@ def _sizes(name: str, geometry: Geometry) -> Iterator[Finding]:
 
 def _size(space: Space) -> str:
     return f"{space[1]} x {space[2]}"
+
+
+def bias_per_feature(bias: Array, shape: Shape, space: Space) -> Array | None:
+    """A population's bias as one value per feature; None where it varies within one."""
+    return channels(np.broadcast_to(bias, shape).reshape(space), space)
+
+
+def varying_bias(name: str) -> Finding:
+    """What to say where there is none."""
+    return Finding("D2E-SPECK-017", "its bias varies within a feature; the chip has one per feature", name,
+                   "Use one bias per channel; a bias before a padded layer without neurons between varies at the edges.")

@@ -18,12 +18,11 @@ from d2e.backends.speck.configuration import (
     Source,
 )
 from d2e.backends.speck.events import STEP_US
-from d2e.backends.speck.geometry import geometries, input_space
+from d2e.backends.speck.geometry import bias_per_feature, geometries, input_space, varying_bias
 from d2e.backends.speck.layer import Layer, Space
 from d2e.backends.speck.limits import LIMITS, READOUT, READOUT_SPREAD
-from d2e.compiler.algebra import channels
 from d2e.compiler.paths import paths_into
-from d2e.ir import Finding, Network, raise_findings
+from d2e.ir import Network, raise_findings
 from d2e.ir.nodes import Array, Shape
 
 
@@ -61,17 +60,6 @@ def _bias(name: str, bias: Array, shape: Shape, space: Space) -> Array | None:
         raise_findings([varying_bias(name)])
     assert per_feature is not None
     return per_feature.astype(np.int16)
-
-
-def bias_per_feature(bias: Array, shape: Shape, space: Space) -> Array | None:
-    """A population's bias as one value per feature; None where it varies within one."""
-    return channels(np.broadcast_to(bias, shape).reshape(space), space)
-
-
-def varying_bias(name: str) -> Finding:
-    """What to say where there is none."""
-    return Finding("D2E-SPECK-017", "its bias varies within a feature; the chip has one per feature", name,
-                   "Use one bias per channel; a bias before a padded layer without neurons between varies at the edges.")
 
 
 # --------------------------------------------------------------------------- configuration

@@ -6,6 +6,7 @@ All exact in real arithmetic; a function returns None where the result is not on
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -226,6 +227,11 @@ def run_chain(nodes: list[Synapse], frames: Array, shape: Shape) -> Array:
     return frames
 
 
+def chain_shape(nodes: Sequence[Synapse], shape: Shape, name: str) -> Shape:
+    """The shape of frames of ``shape`` after a chain of synapses; ``name`` for the error."""
+    return reduce(lambda s, node: output_shape(name, node, s), nodes, shape)
+
+
 def as_matrix(nodes: list[Synapse], shape: Shape, name: str) -> Array:
     """A chain of linear maps of frames of ``shape`` as one matrix [out, in], by applying it to unit frames.
 
@@ -233,7 +239,7 @@ def as_matrix(nodes: list[Synapse], shape: Shape, name: str) -> Array:
         UnsupportedError: D2E-CANON-001 beyond `MATRIX_LIMIT` weights.
     """
     size = math.prod(shape)
-    end = reduce(lambda s, node: output_shape(name, node, s), nodes, shape)
+    end = chain_shape(nodes, shape, name)
     total = size * math.prod(end)
     if total > MATRIX_LIMIT:
         raise UnsupportedError(

@@ -15,7 +15,10 @@ from d2e.ir.shapes import output_shape, padding_pairs
 def fan_out(nodes: list[Synapse], shape: Shape) -> Array:
     """How many targets each element of a frame of ``shape`` reaches through a canonical chain of synapses."""
     reached = np.ones(shape, np.int64)
-    for node in nodes:
+    for i, node in enumerate(nodes):
+        if isinstance(node, _Pool) and _has_map(nodes[i + 1 :]):
+            pooled = output_shape("pool", node, reached.shape)
+            return _through(node, fan_out(nodes[i + 1 :], pooled).reshape(pooled), reached.shape)
         if isinstance(node, Linear):
             return np.full(reached.shape, node.weight.shape[0], np.int64)
         if isinstance(node, (Conv1d, Conv2d, _Pool)):
@@ -25,6 +28,20 @@ def fan_out(nodes: list[Synapse], shape: Shape) -> Array:
         elif isinstance(node, (Scale, Delay)):
             continue
     return reached
+
+
+def _has_map(nodes: list[Synapse]) -> bool:
+    """Whether a chain goes through a linear map."""
+    return any(not isinstance(n, (Flatten, Delay)) for n in nodes)
+
+
+def _through(pool: _Pool, reached: Array, shape: Shape) -> Array:
+    """Per element of a frame of ``shape``: the sum of ``reached`` over the windows it lies in."""
+    (py, px), (sy, sx), (_, height, width) = pool.padding, pool.stride, reached.shape
+    total = np.zeros((shape[0], shape[1] + 2 * py, shape[2] + 2 * px), np.int64)
+    for y, x in np.ndindex(*pool.kernel_size):
+        total[:, y : y + sy * height : sy, x : x + sx * width : sx][:, :height, :width] += reached
+    return total[:, py : py + shape[1], px : px + shape[2]]
 
 
 def _windows(node: Conv1d | Conv2d | _Pool, shape: Shape) -> Array:
@@ -75,7 +92,9 @@ def synapses(network: Network, name: str) -> int:
 
 def connections(nodes: list[Synapse], shape: Shape) -> int:
     """The sum of `fan_out`, without an array of the frame's size."""
-    for node in nodes:
+    for i, node in enumerate(nodes):
+        if isinstance(node, _Pool) and _has_map(nodes[i + 1 :]):
+            return math.prod(node.kernel_size) * connections(nodes[i + 1 :], output_shape("pool", node, shape))
         if isinstance(node, Linear):
             return math.prod(shape) * int(node.weight.shape[0])
         if isinstance(node, (Conv1d, Conv2d, _Pool)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from d2e.ir import Network, Synapse
+from d2e.ir import Delay, Flatten, Network, Synapse
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ def paths_from(network: Network, source: str) -> Iterator[Path]:
                 yield Path(source, before, edge.target, seen)
 
     yield from walk(source, (), 0)
+
+
+def linear_map(network: Network, path: Path) -> str | None:
+    """The name of a canonical path's linear map: its last, for pooling may stand before it. None: it has none."""
+    maps = (s for s in reversed(path.synapses) if not isinstance(network.nodes[s], (Flatten, Delay)))
+    return next(maps, None)
 
 
 def all_paths(network: Network) -> Iterator[Path]:

@@ -38,7 +38,10 @@ class Pass:
 
 
 def canonical(network: Network) -> str | None:
-    """Every synapse has one source and one target, and no average pooling is left."""
+    """Every synapse has one source and one target, and no average pooling is left.
+
+    A path to a population is [SumPool2d], [Flatten], one linear map, [Delay] (`Canonicalise`).
+    """
     for name, node in network.nodes.items():
         if isinstance(node, AvgPool2d):
             return name

@@ -1,12 +1,14 @@
-"""canonicalise: every path between two populations becomes at most Flatten, one linear map, Delay; biases move out.
+"""canonicalise: every path between two populations becomes at most SumPool2d, Flatten, one linear map, Delay.
 
-Average pooling becomes sum pooling and a factor; adjacent linear maps merge; a synapse with several sources or
-targets is written out once per path. Biases move into the neurons, or, before a synaptic current with memory,
-onto an always-on neuron, which takes settled decays and gains. All exact in real arithmetic.
+Average pooling becomes sum pooling and a factor; adjacent linear maps merge, but for the pooling that a path begins with
+and that the target carries out on the way; a synapse with several sources or targets is written out once per path.
+Biases move into the neurons, or, before a synaptic current with memory, onto an always-on neuron, which takes settled
+decays and gains. All exact in real arithmetic.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -48,15 +50,21 @@ HELPER = "helper"
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        pooling: windows that the target sums over on the way to a population: k stands for k x k with stride k.
+    """
 
     name: ClassVar[str] = "canonicalise"
     requires: ClassVar[tuple[Property, ...]] = (discrete,)
     ensures: ClassVar[tuple[Property, ...]] = (canonical,)
 
+    pooling: tuple[int, ...] = ()
+
     def run(self, network: Network, target: Target) -> Network:
         """The network in canonical form; the populations keep their names, shapes and spikes."""
-        builder = _Builder(network)
+        builder = _Builder(network, self.pooling)
         for name in network.order:
             if not isinstance(network.nodes[name], Synapse):
                 builder.add_end(name)
@@ -64,8 +72,8 @@ class Canonicalise(Pass):
 
 
 class _Builder:
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, pooling: tuple[int, ...]) -> None:
+        self.network, self.pooling = network, pooling
         self.shapes = infer_shapes(network)
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
@@ -80,7 +88,7 @@ class _Builder:
                 self._join(path, self._as_it_is(path), path.synapses)
                 continue
             chain = self._compose(path)
-            self._join(path, chain, [self._base(path, n) for n in chain])
+            self._join(path, chain, self._bases(path, chain))
             biases |= dict(self._biases(path))
         if not biases or not isinstance(node, Neuron):
             return
@@ -99,10 +107,11 @@ class _Builder:
         shape = self.shapes[path.source]
         nodes, delay = algebra.split_delays([self._synapse(s) for s in path.synapses], path.label)
         delay += max(0, path.recurrent - 1)
-        chain = simplify([algebra.without_bias(n) for n in nodes], shape, path.label)
+        first, rest = _leading_pool(_sums([algebra.without_bias(n) for n in nodes]), self.pooling)
+        chain = simplify(rest, algebra.chain_shape(first, shape, path.label), path.label)
         if not any(not isinstance(n, Flatten) for n in chain):
             chain.append(Scale(scale=real(1.0)))
-        return [*chain, *([Delay(steps=delay)] if delay else [])]
+        return [*first, *chain, *([Delay(steps=delay)] if delay else [])]
 
     def _as_it_is(self, path: Path) -> list[Synapse]:
         """The synapses before an output, averages as convolutions."""
@@ -137,13 +146,33 @@ class _Builder:
         for i, (a, b) in enumerate(pairwise(stations)):
             self.edges.append(Edge(a, b, path.recurrent > 0 and i == 0))
 
-    def _base(self, path: Path, node: Synapse) -> str:
-        """The name of the path's synapse that a node stands for."""
-        like = [s for s in path.synapses if type(self._synapse(s)) is type(node)]
-        weighted = [s for s in path.synapses if not isinstance(self._synapse(s), (Flatten, Delay))]
-        kind = "flatten" if isinstance(node, Flatten) else "delay" if isinstance(node, Delay) else "synapse"
-        plain = isinstance(node, (Flatten, Delay))
-        return (like or [f"{path.target}.{kind}"])[-1] if plain else (weighted or [f"{path.target}.{kind}"])[-1]
+    def _bases(self, path: Path, chain: Sequence[Synapse]) -> list[str]:
+        """The names of the path's synapses that the nodes of its canonical form stand for."""
+        pools = self._kept_pools(path, chain)
+        rest = [s for s in path.synapses if s not in pools]
+        weighted = [s for s in rest if not isinstance(self._synapse(s), (Flatten, Delay))]
+
+        def base(node: Synapse) -> str:
+            like = [s for s in rest if type(self._synapse(s)) is type(node)]
+            plain = isinstance(node, (Flatten, Delay))
+            kind = node.kind if plain else "synapse"
+            return ((like if plain else weighted) or [f"{path.target}.{kind}"])[-1]
+
+        return [*pools[-1:], *(base(node) for node in chain[bool(pools) :])]
+
+    def _kept_pools(self, path: Path, chain: Sequence[Synapse]) -> list[str]:
+        """The names of the path's pools that the first node of its canonical form stands for, where it is pooling alone."""
+        pool = chain[0]
+        if not isinstance(pool, SumPool2d) or all(isinstance(n, (Flatten, Delay)) for n in chain[1:]):
+            return []
+        kept: list[str] = []
+        size = 1
+        for name in path.synapses:
+            node = self._synapse(name)
+            if isinstance(node, (SumPool2d, AvgPool2d)) and size < pool.kernel_size[0]:
+                size *= node.kernel_size[0]
+                kept.append(name)
+        return kept
 
     def _free(self, base: str, path: Path) -> str:
         if base not in self.nodes:
@@ -162,20 +191,48 @@ def simplify(nodes: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
     Raises:
         UnsupportedError: D2E-CANON-001 where no single synapse computes it.
     """
-    chain: list[Synapse] = []
-    for node in nodes:
-        if isinstance(node, AvgPool2d):
-            size = node.kernel_size[0] * node.kernel_size[1]
-            chain += [SumPool2d(kernel_size=node.kernel_size, stride=node.stride, padding=node.padding)]
-            chain += [Scale(scale=real(1.0 / size))]
-        else:
-            chain.append(node)
+    chain = _sums(nodes)
     while (shorter := _step(chain, shape)) is not None:
         chain = shorter
     maps = [n for n in chain if not isinstance(n, Flatten)]
     if not maps or (len(maps) == 1 and chain[-1] is maps[0]):
         return chain
     return _as_dense(chain, shape, name)
+
+
+def _sums(nodes: list[Synapse]) -> list[Synapse]:
+    """The chain with average pooling as sums and a factor."""
+    chain: list[Synapse] = []
+    for node in nodes:
+        if isinstance(node, AvgPool2d):
+            chain += [SumPool2d(kernel_size=node.kernel_size, stride=node.stride, padding=node.padding)]
+            chain += [Scale(scale=real(1.0 / math.prod(node.kernel_size)))]
+        else:
+            chain.append(node)
+    return chain
+
+
+def _leading_pool(chain: list[Synapse], sizes: tuple[int, ...]) -> tuple[list[SumPool2d], list[Synapse]]:
+    """The pooling of one of these sizes that a chain begins with, if any, and what comes after it.
+
+    Windows in a row multiply: y // a // b = y // (a * b), and both drop the same rest of the map. Factors move behind.
+    """
+    size, kept, taken = 1, 1, 0
+    for i, node in enumerate(chain):
+        if isinstance(node, SumPool2d) and _is_square_tile(node):
+            size *= node.stride[0]
+            kept, taken = (size, i + 1) if size in sizes else (kept, taken)
+        elif not (isinstance(node, Scale) and node.scale.size == 1):
+            break
+    if kept == 1:
+        return [], chain
+    factors = [n for n in chain[:taken] if isinstance(n, Scale)]
+    return [SumPool2d(kernel_size=(kept, kept), stride=(kept, kept))], [*factors, *chain[taken:]]
+
+
+def _is_square_tile(pool: SumPool2d) -> bool:
+    (high, wide), stride = pool.kernel_size, pool.stride
+    return stride == (high, wide) and high == wide and pool.padding == (0, 0)
 
 
 def _step(chain: list[Synapse], shape: Shape) -> list[Synapse] | None:
@@ -191,9 +248,7 @@ def _step(chain: list[Synapse], shape: Shape) -> list[Synapse] | None:
 
 
 def _as_dense(chain: list[Synapse], shape: Shape, name: str) -> list[Synapse]:
-    end = shape
-    for node in chain:
-        end = output_shape(name, node, end)
+    end = algebra.chain_shape(chain, shape, name)
     if len(end) != 1:
         kinds = " -> ".join(n.kind for n in chain)
         raise UnsupportedError(

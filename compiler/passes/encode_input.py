@@ -16,8 +16,8 @@ from d2e.compiler import algebra
 from d2e.compiler.encoders import note_clipping
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical
-from d2e.compiler.paths import paths_from, paths_into
-from d2e.ir import LI, Delay, Encoder, Flatten, MultiThreshold, Network, Node, Synapse, UsageError, infer_shapes, real
+from d2e.compiler.paths import linear_map, paths_from, paths_into
+from d2e.ir import LI, Delay, Encoder, MultiThreshold, Network, Node, Synapse, UsageError, infer_shapes, real
 from d2e.ir.nodes import Array, Input, Shape
 from d2e.ir.reference import Population
 from d2e.ir.shapes import output_shape
@@ -200,10 +200,11 @@ def _scaled(network: Network, source: Input) -> Network:
     shapes = infer_shapes(network)
     changed: dict[str, Node] = {name: source}
     for path in paths_from(network, name):
-        first = next(s for s in path.synapses if not isinstance(network.nodes[s], (Flatten, Delay)))
-        node = network.nodes[first]
+        own = linear_map(network, path)
+        assert own is not None  # canonical
+        node = network.nodes[own]
         assert isinstance(node, Synapse)
-        scaled = algebra.scale_columns(node, source.encoder.scale, shapes[network.incoming[first][0].source])
+        scaled = algebra.scale_columns(node, source.encoder.scale, shapes[network.incoming[own][0].source])
         assert scaled is not None  # one number moves into every map
-        changed[first] = scaled
+        changed[own] = scaled
     return network.with_nodes(changed)

@@ -17,14 +17,13 @@ from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.ranges import spike_bound
 from d2e.compiler.passes.ratios import as_multiples
-from d2e.compiler.paths import Path, paths_from, paths_into
+from d2e.compiler.paths import Path, linear_map, paths_from, paths_into
 from d2e.ir import (
     CubaLIF,
-    Flatten,
     MultiThreshold,
     Network,
-    Node,
     Output,
+    SumPool2d,
     Synapse,
     UnsupportedError,
     infer_shapes,
@@ -180,23 +179,37 @@ def _scale_into(network: Network, name: str, factor: Array) -> Network:
 
 def _change(network: Network, path: Path, factor: Array, shape: Shape, *, rows: bool) -> Network:
     """Multiply the one linear map of a path by a factor of its target's rows or its source's columns."""
-    changed: dict[str, Node] = {}
+    own = linear_map(network, path)
     for name in path.synapses:
         node = network.nodes[name]
         assert isinstance(node, Synapse)
-        if isinstance(node, Flatten):
-            flat = output_shape(name, node, shape)
-            if not rows and factor.size > 1:
-                factor = np.broadcast_to(factor, shape).reshape(flat)
-            shape = flat
-        elif node.kind != "delay":
+        if name == own:
             scaled = (algebra.scale_rows if rows else algebra.scale_columns)(node, np.asarray(factor), shape)
             if scaled is None:
-                raise UnsupportedError(
-                    "D2E-FOLD-001", f"thresholds, gains or amplitudes of {path.target if rows else path.source!r} vary "
-                    "within a channel and cannot move into a convolution", node=name,
-                    hint="Use one value per channel.",
-                )
-            changed[name] = scaled
-            break
-    return network.with_nodes(changed)
+                raise _varies(path.target if rows else path.source, name)
+            return network.with_nodes({name: scaled})
+        after = output_shape(name, node, shape)
+        if not rows and factor.size > 1:
+            moved = _behind(node, np.broadcast_to(factor, shape), after)
+            if moved is None:
+                raise _varies(path.source, name)
+            factor = moved
+        shape = after
+    return network
+
+
+def _behind(node: Synapse, factor: Array, after: Shape) -> Array | None:
+    """A factor of each element before a Flatten, Delay or pool as one behind it; None where it varies in a window."""
+    if not isinstance(node, SumPool2d):
+        return factor.reshape(after)
+    (high, wide), (_, rows, columns) = node.kernel_size, after
+    tiles = factor[:, : rows * high, : columns * wide].reshape(-1, rows, high, columns, wide)
+    first = tiles[:, :, :1, :, :1]
+    return first.reshape(after) if (tiles == first).all() else None
+
+
+def _varies(population: str, name: str) -> UnsupportedError:
+    return UnsupportedError(
+        "D2E-FOLD-001", f"thresholds, gains or amplitudes of {population!r} vary within a channel and cannot move into a "
+        "convolution", node=name, hint="Use one value per channel.",
+    )

@@ -24,13 +24,13 @@ from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into, wi
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.sensitivity import share_out
 from d2e.compiler.passes.units import candidate_units, dividing, threshold_of
+from d2e.compiler.paths import linear_map, paths_into
 from d2e.ir import (
     LI,
     FixedPoint,
     Network,
     Neuron,
     Node,
-    Output,
     SumPool2d,
     Synapse,
     UnsupportedError,
@@ -254,13 +254,14 @@ def _digits(value: float) -> float:
 
 
 def _weighted(network: Network) -> Network:
-    """Sums over windows as convolutions: a spike then adds a weight in the units of its target, not 1."""
+    """Sums over windows that are a path's map as convolutions: a spike then adds a weight in units of its target, not 1."""
     shapes = infer_shapes(network)
-    return network.map(
-        lambda name, node: depthwise(node, shapes[network.incoming[name][0].source])
-        if isinstance(node, SumPool2d) and not isinstance(network.nodes[network.outgoing[name][0].target], Output)
-        else node
-    )
+    changed: dict[str, Node] = {}
+    for name in network.populations:
+        for own in (linear_map(network, path) for path in paths_into(network, name)):
+            if own is not None and isinstance(node := network.nodes[own], SumPool2d):
+                changed[own] = depthwise(node, shapes[network.incoming[own][0].source])
+    return network.with_nodes(changed)
 
 
 def _weight(network: Network, name: str) -> Array:

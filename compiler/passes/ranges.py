@@ -55,9 +55,9 @@ def path_range(network: Network, path: Path) -> tuple[Array, Array]:
             positive, negative = row_sums(node.weight)
         elif isinstance(node, Scale):
             positive, negative = np.maximum(node.scale, 0).astype(float), np.minimum(node.scale, 0).astype(float)
-        elif isinstance(node, SumPool2d):
-            positive, negative = np.asarray(float(np.prod(node.kernel_size))), np.asarray(0.0)
         else:
+            if isinstance(node, SumPool2d):
+                low, high = low * math.prod(node.kernel_size), high * math.prod(node.kernel_size)
             continue
         return _times(positive, low) + _times(negative, high), _times(positive, high) + _times(negative, low)
     return np.asarray(float(low)), np.asarray(float(high))

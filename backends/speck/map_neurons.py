@@ -181,5 +181,5 @@ def _strong_weights(network: Network, name: str, geometry: Geometry) -> Network:
         return network
     share = 100 * strong.sum() / max(1, np.count_nonzero(geometry.kernels))
     return warn(network, "D2E-SPECK-020", f"{share:.2g} % of its weights exceed its threshold, the largest "
-                f"{geometry.kernels.max() / threshold:.3g} times: such an event adds more than one spike takes, and the rest "
+                f"{geometry.kernels.max() / threshold:.3g} times: such an event adds more than one spike takes, the rest "
                 "fires at later events only. Train with weights up to the threshold", name)

@@ -37,8 +37,8 @@ def mapped(network: Network) -> str | None:
 
 def eventful(network: Network) -> str | None:
     """The network is event driven, with states of 16 bits."""
-    events = network.metadata.get("speck", {}).get("events")
-    return None if events else next(iter(network.populations), network.inputs[0])
+    driven = network.metadata.get("speck", {}).get("driven_by") == "events"
+    return None if driven else next(iter(network.populations), network.inputs[0])
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class ToEvents(Pass):
         narrow = network.with_nodes({
             n: replace(network.neuron(n), arithmetic=ARITHMETIC, max_spikes=1) for n in network.populations
         })
-        return narrow.with_metadata(speck={**network.metadata.get("speck", {}), "events": True})
+        return narrow.with_metadata(speck={**network.metadata.get("speck", {}), "driven_by": "events"})
 
 
 def _neuron(network: Network, name: str) -> Network:

@@ -59,6 +59,8 @@ BROKEN_LEAK = (0, 1)
 """Cores whose bias (leak) is reported unusable, by an address fault; sinabs maps biased layers there all the same."""
 GOOD_LEAK = (3, 4)
 """Cores on which every source says that the bias works."""
+PARALLEL = (0, 1)
+"""Cores that work on events in parallel and so bear the most; no figure is published."""
 
 WEIGHT_MAX = 127
 STATE_MAX = int(LIMITS["state"].value)

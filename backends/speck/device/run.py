@@ -1,0 +1,73 @@
+"""Frames through a board, as a run of any other engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from d2e.backends.speck.configuration import Configuration
+from d2e.backends.speck.device.protocol import Board
+from d2e.backends.speck.events import STEP_US, from_frames
+from d2e.backends.speck.skeleton.session import Place, run_samples
+from d2e.ir import UsageError
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
+
+
+def run_on_board(
+    board: Board, configuration: Configuration, frames: Array, record: Record = "counts", *, monitor: str = "all",
+) -> Trace:
+    """Open a board, run every sample on it from rest, and close it.
+
+    Spikes count for the step in which the board tells them; on a chip that is a moment after the event that caused them.
+
+    Args:
+        board: not open yet.
+        configuration: of the program.
+        frames: integer payloads [batch, time, *input shape], as `d2e.ir.reference.check_frames` returns them.
+        record: "counts" or "spikes".
+        monitor: "all" populations, or the "output" alone, which sends less to the host.
+
+    Raises:
+        UsageError: D2E-SPECK-073 for record="state".
+        MissingError, UnsupportedError: as the board raises them.
+    """
+    if record == "state":
+        raise UsageError("D2E-SPECK-073", "a board sends spikes, no states", hint="Record counts or spikes.")
+    names = list(configuration.populations) if monitor == "all" else [configuration.output]
+    source = configuration.source
+    step_us = STEP_US if source.dt is None else 1e6 * source.dt
+    samples = (
+        (from_frames(sample.reshape(-1, *source.space), step_us=step_us), len(sample)) for sample in np.asarray(frames)
+    )
+    try:
+        board.open()
+        board.configure(monitored(configuration, names))
+        heard = run_samples(board, places(configuration, names), configuration.output, samples, step_us, record)
+    finally:
+        board.close()
+    return Trace(heard["output"], *(_named(heard, kind) for kind in ("counts/", "spikes/")))
+
+
+def monitored(configuration: Configuration, names: list[str]) -> Configuration:
+    """The configuration with the cores of these populations heard, and no others."""
+    cores = {part.layer for name in names for part in configuration.populations[name].parts}
+    layers = {i: replace(layer, monitor_enable=i in cores) for i, layer in configuration.cnn_layers.items()}
+    return replace(configuration, cnn_layers=layers)
+
+
+def places(configuration: Configuration, names: list[str]) -> dict[str, Place]:
+    """Where the spikes of populations are heard."""
+    found = {}
+    for name in names:
+        placed = configuration.populations[name]
+        _, width, height = configuration.cnn_layers[placed.parts[0].layer].dimensions.output_shape
+        parts = tuple((part.layer, part.first, part.count, part.spread) for part in placed.parts)
+        found[name] = Place(placed.shape, (height, width), parts)
+    return found
+
+
+def _named(heard: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    return {key.removeprefix(kind): values for key, values in heard.items() if key.startswith(kind)}

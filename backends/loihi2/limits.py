@@ -11,6 +11,7 @@ TABLES = "fitted from published tables (Intel's, in the lava-dl netx tutorials)"
 
 LIMITS: dict[str, Limit] = {
     "weight_bits": Limit(8, "bit, signed", "lava-nc 0.10.0 lava/utils/weightutils.py"),
+    "kernel_bits": Limit(9, "bit, signed, of a convolution", "-256..255; lava-nc 0.10.0 lava/proc/conv"),
     "threshold": Limit((1 << 17) - 1, "weight units", f"17 bit; {LAVA}"),
     "bias_mantissa": Limit((1 << 12) - 1, "", f"13 bit signed; {LAVA}"),
     "bias_exponent": Limit(7, "", f"3 bit; {LAVA}"),
@@ -33,8 +34,10 @@ LIMITS: dict[str, Limit] = {
 
 ARITHMETIC = FixedPoint()
 GRID = Grid(
-    weight_bits=int(LIMITS["weight_bits"].value), threshold_max=int(LIMITS["threshold"].value),
-    mantissa_max=int(LIMITS["synapse_mantissa"].value), exponent_max=int(LIMITS["synapse_exponent"].value),
+    weight_bits=int(LIMITS["weight_bits"].value), conv_bits=int(LIMITS["kernel_bits"].value),
+    linear_bits=int(LIMITS["weight_bits"].value + LIMITS["synapse_exponent"].value),
+    threshold_max=int(LIMITS["threshold"].value), mantissa_max=int(LIMITS["synapse_mantissa"].value),
+    exponent_max=int(LIMITS["synapse_exponent"].value),
     bias_mantissa=int(LIMITS["bias_mantissa"].value), bias_exponents=range(int(LIMITS["bias_exponent"].value) + 1),
     state_max=int(LIMITS["state"].value), sum_max=int(LIMITS["accumulator"].value), arithmetic=ARITHMETIC,
 )

@@ -34,7 +34,7 @@ def integer_neuron(name: str, node: Neuron, bias: Array, unit: float, grid: Grid
     current = keeps[0] is not None and bool((keeps[0] != 0).any())
     leaky = keeps[1] is not None and bool((keeps[1] != 1 << fixed.decay_bits).any())
     charged = node.reset in ("subtract", "none") and not isinstance(node, LI) and not current  # v may stand in u
-    whole = charged or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
+    whole = one == 1 or charged or not np.any(np.abs(bias / unit - np.rint(bias / unit)) > 1e-9)
     theta = integral(1) if isinstance(node, LI) else _rounded(node.threshold, unit)
     changes: dict[str, Any] = {
         "threshold": theta, "bias": _rounded(bias, unit) * one if whole else _bias_grid(bias / unit * one, grid),
@@ -56,7 +56,7 @@ def integer_neuron(name: str, node: Neuron, bias: Array, unit: float, grid: Grid
             "threshold": integral(1), "levels": _levels(name, node, unit, grid),
             "payloads": node.payloads.astype(np.int64),
         }
-    if leaky or current or not whole:
+    if one > 1 and (leaky or current or not whole):
         changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
     if leaky and not current and _decays_first(node):
         # decay * (v - r) = decay * v - decay * r: the same step with the reset after the decay

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +13,13 @@ from d2e.compiler import activity
 from d2e.compiler.algebra import weight_of, with_weight
 from d2e.compiler.blocks import nearest, squared_error
 from d2e.compiler.passes.rounding import BLOCK, Curvature, compensated, curvature
+from d2e.compiler.passes.units import spike_at
 from d2e.compiler.paths import paths_into
-from d2e.ir import Conv1d, Conv2d, Linear, MultiThreshold, Network, Neuron, Quantized, Synapse, UnsupportedError
+from d2e.ir import LI, Conv1d, Conv2d, Linear, MultiThreshold, Network, Neuron, Quantized, Synapse, UnsupportedError
 from d2e.ir.nodes import Array, real
 
-CONV_BITS = 9
-"""Bits of a convolution's integers with their exponent (lava-nc 0.10.0 ``proc/conv``: -256..255, no exponent)."""
-EXPONENT_MAX = 7
+if TYPE_CHECKING:
+    from d2e.compiler.passes.quantise import Grid
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Weights:
         bits: of an integer, its sign included.
         low, high: integers there are.
         exponent_max: largest e where integers are multiples of 2**e units.
+        limit: weights up to this, in float, stay up to it in integers.
         known: how its inputs occur together, for rounding; None: each weight for itself.
         errors: step -> `error`, as far as measured.
     """
@@ -40,6 +43,7 @@ class Weights:
     low: int
     high: int
     exponent_max: int = 0
+    limit: float = math.inf
     known: Curvature | None = None
     errors: dict[float, float] = field(default_factory=dict, compare=False, repr=False)
 
@@ -51,8 +55,13 @@ class Weights:
     def rounded(self, step: float) -> Array:
         """Integers of a grid of this step."""
         if self.known is None:
-            return nearest(self.array, step, self.low, self.high)
-        return compensated(self.array, step, self.low, self.high, self.known)
+            found = nearest(self.array, step, self.low, self.high)
+        else:
+            found = compensated(self.array, step, self.low, self.high, self.known)
+        top = math.floor(min(self.limit / step + 1e-9, self.high))
+        if top == self.high:
+            return found
+        return np.where((found > top) & (self.array <= self.limit), found.dtype.type(top), found)
 
     def error(self, step: float) -> float:
         """Squared error of rounding each to the nearest; a step is measured once."""
@@ -84,31 +93,36 @@ class Weights:
         return min(range(self.exponent_max + 1), key=lambda e: (self.error(unit * (1 << e)), e))
 
 
-def weights_into(network: Network, name: str, width: Callable[[str], int]) -> list[Weights]:
-    """Every synapse with weights that leads to a population.
+def weighted(network: Network, name: str) -> dict[str, Array]:
+    """The weights of every synapse with weights that leads to a population, by its name."""
+    nodes = {s: network.nodes[s] for path in paths_into(network, name) for s in path.synapses}
+    return {s: weight_of(n) for s, n in nodes.items() if isinstance(n, Synapse) and hasattr(n, "quantized")}
+
+
+def weights_into(network: Network, name: str, width: Callable[[str], int], grid: Grid) -> list[Weights]:
+    """The weights of every synapse that leads to a population, and the integers they may become.
 
     Args:
         network: folded floats.
         name: of the population.
         width: of a synapse's weights.
+        grid: the target's integers.
 
     Raises:
         UnsupportedError: D2E-QUANT-005 for weights of both signs in one bit.
     """
     node = network.neuron(name)
     mirrored = isinstance(node, MultiThreshold) and node.signed  # its negative levels see negated weights
+    limit = spike_at(node) if grid.below_threshold and not isinstance(node, LI) else math.inf
     found = []
-    for path in paths_into(network, name):
-        for s in path.synapses:
-            synapse = network.nodes[s]
-            if isinstance(synapse, Synapse) and hasattr(synapse, "quantized"):
-                array, bits = weight_of(synapse), width(s)
-                low, high = _span(s, array, bits)
-                found.append(Weights(s, array, bits, low + (mirrored and bits > 1), high))
-    most = EXPONENT_MAX if len(found) > 1 else finer(found)
+    for s, array in weighted(network, name).items():
+        bits = width(s)
+        low, high = _span(s, array, bits)
+        found.append(Weights(s, array, bits, low + (mirrored and bits > 1), high, limit=limit))
+    most = grid.exponent_max if len(found) > 1 else min(finer(found), grid.exponent_max)
     convs = (isinstance(network.nodes[w.name], (Conv1d, Conv2d)) for w in found)
-    return [replace(w, exponent_max=min(most, CONV_BITS - w.bits if conv else most))
-            for w, conv in zip(found, convs, strict=True)]
+    rooms = ((grid.conv_bits if conv else grid.linear_bits) - w.bits for w, conv in zip(found, convs, strict=True))
+    return [replace(w, exponent_max=min(most, room)) for w, room in zip(found, rooms, strict=True)]
 
 
 def finer(weights: list[Weights]) -> int:

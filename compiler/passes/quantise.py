@@ -6,7 +6,7 @@ is rounded are weights, biases and decays. The search is over ``threshold_int``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -20,10 +20,10 @@ from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, table
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.integers import integer_neuron
-from d2e.compiler.passes.layer import Weights, finer, in_units, weights_into, with_curvature
+from d2e.compiler.passes.layer import Weights, finer, in_units, weighted, weights_into, with_curvature
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.sensitivity import share_out
-from d2e.compiler.passes.units import candidate_units, dividing, threshold_of
+from d2e.compiler.passes.units import NOISE, candidate_units, dividing, threshold_of
 from d2e.compiler.paths import linear_map, paths_into
 from d2e.ir import (
     LI,
@@ -53,25 +53,35 @@ class Grid:
 
     Attributes:
         weight_bits: widest signed weight.
+        conv_bits, linear_bits: most bits of a convolution's and of any other weight ``m << e`` with its exponent, one per
+            synapse.
         threshold_max: largest threshold in weight units.
         mantissa_max: a threshold of a soft reset must be ``m << e`` with m up to this (it becomes a weight); 0: any.
-        exponent_max: largest such e.
+        exponent_max: largest e of weights and of such thresholds.
         bias_mantissa: largest |mantissa| of a bias; the bias is mantissa << exponent.
         bias_exponents: exponents there are.
-        state_max: bound on |u| and |v| in weight units.
+        state_max: bound on |u| and |v| in weight units; None: the target bounds its states itself.
         sum_max: bound on the summed input of one step, in weight units.
         arithmetic: of every population.
+        bias_max: largest |bias| in weight units, for which units grow; None: the target's rules name what is too wide.
+        burst_thresholds: whether all thresholds of a burst, up to max_spikes times the first, need to fit.
+        below_threshold: whether weights up to the threshold, in float, must not exceed it in integers.
     """
 
     weight_bits: int
+    conv_bits: int
+    linear_bits: int
     threshold_max: int
     mantissa_max: int
     exponent_max: int
     bias_mantissa: int
     bias_exponents: range
-    state_max: int
+    state_max: int | None
     sum_max: int
     arithmetic: FixedPoint
+    bias_max: int | None = None
+    burst_thresholds: bool = True
+    below_threshold: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class Quantise(Pass):
                 v_reset=integral(0),
             )
             return network.with_nodes({name: helper})
-        weights = weights_into(network, name, lambda s: widths.get(s, widths.get(name, widths.get(OTHERS, 0))))
+        weights = weights_into(network, name, lambda s: widths.get(s, widths.get(name, widths.get(OTHERS, 0))), self.grid)
         widest = largest([w.array for w in weights])
         if not widest and not node.bias.any():
             raise UnsupportedError("D2E-QUANT-001", "all its input weights are zero, so it never fires", node=name,
@@ -201,12 +211,18 @@ class Quantise(Pass):
         if method not in ("spikes", "mse"):
             return units[method][0]
         gains = node.bias.any() or any(d is not None for d in node.decays)  # biases and reset amounts, from a finer unit
-        sign = 1 if gains and finer(weights) else -1
-        best = sorted(units["all"], key=lambda u: (_digits(sum(w.error(w.step(u)) for w in weights)), sign * u))
+        whole = self.grid.arithmetic.fraction_bits == 0  # so does everything that is no weight
+        sign = 1 if whole or (gains and finer(weights)) else -1
+
+        def lost(unit: float, error: Callable[[Weights, float], float]) -> tuple[float, float]:
+            noise = sum(w.array.size for w in weights) * (NOISE * unit) ** 2 if whole else 0.0
+            return _digits(sum(error(w, unit) for w in weights), noise), sign * unit
+
+        best = sorted(units["all"], key=lambda u: lost(u, lambda w, unit: w.error(w.step(unit))))
         some = min(_FINALISTS, _MOST_WORK // max(1, sum(w.work for w in weights)))
         if now is None or not self.compensate or some < 2:
             return best[0]
-        return min(best[:some], key=lambda u: (_digits(sum(w.loss(u) for w in weights)), sign * u))
+        return min(best[:some], key=lambda u: lost(u, Weights.loss))
 
     def _candidates(self, node: Neuron, weights: list[Weights]) -> dict[str, list[float]]:
         """Units by method: those of all weights; for the searches also those of each path, and finer ones for few bits."""
@@ -242,15 +258,15 @@ class Quantise(Pass):
 
 
 def _check_names(network: Network, widths: Mapping[str, int]) -> None:
-    known = {s for n in network.populations for s in (n, *(w.name for w in weights_into(network, n, lambda _: 2)))}
+    known = {s for n in network.populations for s in (n, *weighted(network, n))}
     for name in widths.keys() - known - {OTHERS}:
         raise UsageError("D2E-USE-015", f"weight bits name a layer {name!r} that is not there",
                          hint=f"Layers: {', '.join(sorted(known))}.")
 
 
-def _digits(value: float) -> float:
-    """Rounded to where float noise ends, so that equal errors are equal."""
-    return float(f"{value:.6g}")
+def _digits(value: float, noise: float) -> float:
+    """Rounded to where float noise ends, so that equal errors are equal; at most ``noise`` is no error."""
+    return float(f"{value:.6g}") if value > noise else 0.0
 
 
 def _weighted(network: Network) -> Network:
@@ -280,11 +296,13 @@ def _check_range(network: Network, name: str, time_steps: int | None, grid: Grid
             f"one step's input can reach {step:,.0f} weight units, the accumulator holds {grid.sum_max:,}",
             node=name, hint="Lower --weight-bits, or split the layer.",
         )
-    if bound.state is not None and bound.state < grid.state_max:
+    if grid.state_max is None or (bound.state is not None and bound.state < grid.state_max):
         return network
     reach = "without limit" if bound.state is None else f"{bound.state:,.0f} weight units"
-    soft = "wraps" if node.reset == "subtract" else "saturates"
+    fixed = grid.arithmetic
+    beyond = {"wrap": "wraps", "saturate": "saturates", "refuse": "stops the run"}
+    how = beyond[fixed.u_overflow if node.reset == "subtract" else fixed.v_overflow]
     return warn(
-        network, "D2E-RANGE-003", f"in the worst case its state reaches {reach} and {soft} beyond {grid.state_max:,}; "
+        network, "D2E-RANGE-003", f"in the worst case its state reaches {reach} and {how} beyond {grid.state_max:,}; "
         "not proven safe, every run counts what overflows", name,
     )

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from d2e.compiler import activity
 from d2e.compiler.passes.bits import Layer, allocate
 from d2e.compiler.passes.canonicalise import HELPER
-from d2e.compiler.passes.layer import weights_into
+from d2e.compiler.passes.layer import weighted
 from d2e.ir import Network, UnsupportedError
 
 NARROWEST = 2
@@ -41,9 +41,9 @@ def share_out(network: Network, seen: activity.Seen, budget: float, widest: int,
     fit, held = seen.part(slice(0, _SAMPLES, 2)), seen.part(slice(1, _SAMPLES, 2))
     held = held if len(held.frames) else fit
     layers = [
-        Layer(name, sum(w.array.size for w in weights), {})
+        Layer(name, sum(array.size for array in weights.values()), {})
         for name in network.populations if not network.neuron(name).metadata.get(HELPER)
-        and (weights := weights_into(network, name, lambda _: NARROWEST))
+        and (weights := weighted(network, name))
     ]
     choices = [(layer.name, width) for layer in layers for width in range(NARROWEST, widest + 1)]
     found = Parallel(prefer="threads")(delayed(_alone)(network, fit, held, one, *choice) for choice in choices)

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 LEVEL_MAX = 255
 """Levels count as multiples of one factor where these multiples are not larger."""
-_ROUNDING = 1e-4
+NOISE = 1e-4
 """Of a step: what single precision leaves of a weight on a grid."""
 
 
 def threshold_of(node: Neuron) -> float:
     """The float threshold that the unit must divide: the largest level of a multi-threshold neuron."""
     return float(node.levels.max()) if isinstance(node, MultiThreshold) else float(node.threshold)
+
+
+def spike_at(node: Neuron) -> float:
+    """The float threshold of a first spike."""
+    return float(node.levels.min()) if isinstance(node, MultiThreshold) else float(node.threshold)
 
 
 def candidate_units(
@@ -59,10 +64,12 @@ def dividing(node: Neuron, unit: float, grid: Grid) -> float:
     """The next unit above that divides the threshold, and for a soft reset makes it a mantissa and an exponent."""
     if isinstance(node, LI):
         return unit
+    if grid.bias_max is not None:
+        unit = max(unit, float(np.abs(node.bias).max()) / grid.bias_max)
     if isinstance(node, MultiThreshold):
         return _dividing_levels(node, unit, grid)
     theta = threshold_of(node)
-    steps = max(1, min(int(theta / unit + 1e-9), grid.threshold_max // node.max_spikes))
+    steps = max(1, min(int(theta / unit + 1e-9), grid.threshold_max // (node.max_spikes if grid.burst_thresholds else 1)))
     if node.reset == "subtract" and grid.mantissa_max:
         steps = min(steps, grid.mantissa_max << grid.exponent_max)
         exponent = 0
@@ -75,7 +82,7 @@ def dividing(node: Neuron, unit: float, grid: Grid) -> float:
 def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
     """The next unit above of which every level is a multiple, or, where levels lie closer than it, the largest level."""
     levels = as_multiples(node.levels, LEVEL_MAX)
-    top = int(levels.integers[-1])
+    top = int(levels.integers[-1 if grid.burst_thresholds else 0])
     if not levels.exact or levels.factor < unit * (1 - 1e-9):
         largest = threshold_of(node)
         return largest / max(1, min(int(largest / unit + 1e-9), grid.threshold_max - (grid.threshold_max >> 8)))
@@ -88,13 +95,17 @@ def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
 
 
 def _lossless(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> set[float]:
-    """The coarsest unit that rounds no weight, where there is one: pooling, or a model trained on a grid."""
+    """The coarsest unit that rounds no weight, where there is one: pooling, or a model trained on a grid.
+
+    Where all else is whole units too, also the finest that divides it.
+    """
     values = distinct(weights, top + 1)
     if values is None or not values.size:
         return set()
     for k in range(1, top + 1):
         unit = dividing(node, float(values[-1]) / k or 1.0, grid)
         steps = values / unit
-        if steps[-1] <= top + _ROUNDING and np.abs(steps - np.rint(steps)).max() < _ROUNDING:
-            return {unit}
+        if steps[-1] <= top + NOISE and np.abs(steps - np.rint(steps)).max() < NOISE:
+            whole = grid.arithmetic.fraction_bits == 0
+            return {unit, dividing(node, unit / max(1, top // k), grid)} if whole else {unit}
     return set()

@@ -103,11 +103,11 @@ def _fan_out(fitting: Mapping[Demand, int], limits: Mapping[str, int]) -> Iterat
 
 
 def _irreducible(demands: Sequence[Demand], limits: Mapping[str, int]) -> list[Demand]:
-    """Layers that have no cores even with all others gone, while any of them fewer have."""
+    """Layers that have no cores without splits even with all others gone, while any of them fewer have."""
     kept = list(demands)
     for each in demands:
         fewer = [other for other in kept if other is not each]
-        if search(fewer, limits) is None:
+        if search(fewer, limits, split=False) is None:
             kept = fewer
     return kept
 
@@ -115,13 +115,15 @@ def _irreducible(demands: Sequence[Demand], limits: Mapping[str, int]) -> list[D
 def _competing(rivals: Sequence[Demand], relaxed: Mapping[str, int], limits: Mapping[str, int]) -> Finding:
     """Layers that want the same cores, and why no split helps; ``relaxed`` limits do without other findings."""
     message = f"{_wants(rivals)}: too few cores for these {len(rivals)} layers"
-    if search(rivals, {}) is not None:
+    if search(rivals, relaxed) is not None:
+        message += ". Split they would fit, but need more cores than the other layers leave"
+    elif search(rivals, {}) is not None:
         sources = dict.fromkeys(link.source for each in rivals for link in each.layer.links if link.source in limits)
         few = listed(f"{s!r} can have {limits[s]} destination{'s' * (limits[s] != 1)}" for s in sources)
-        message += f". Splitting would help, but {few}"
+        message += f". Split they would fit, but {few}"
     biased = [each for each in rivals if each.avoid]
     anywhere = [demand(each.layer, each.load, whole=each.whole, leaks_anywhere=True) for each in rivals]
-    if biased and search(anywhere, relaxed) is not None:
+    if biased and search(anywhere, relaxed, split=False) is not None:
         return Finding(
             "D2E-SPECK-054", f"{message}. With the cores {listed(BROKEN_LEAK)} they would fit, but biases do not work there",
             biased[0].layer.name, f"Train {listed(repr(e.layer.name) for e in biased)}, or some of them, without biases.")

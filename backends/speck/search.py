@@ -130,18 +130,19 @@ def sends(demands: Sequence[Demand], counts: Sequence[int]) -> Counter[str]:
     return found
 
 
-def search(demands: Sequence[Demand], limits: Mapping[str, int]) -> dict[str, Choice] | None:
+def search(demands: Sequence[Demand], limits: Mapping[str, int], *, split: bool = True) -> dict[str, Choice] | None:
     """The assignment on the fewest cores, and among those the one of least `Cost`; None where there is none.
 
     Args:
         demands: of all layers.
         limits: source -> destinations it can have; sources that are not named have no limit.
+        split: whether layers may be split further than their own size demands.
     """
     least = [each.least for each in demands]
     known = [n for n in least if n is not None]
     if len(known) < len(least):
         return None
-    for total in range(sum(known), len(CORES) + 1):
+    for total in range(sum(known), (len(CORES) if split else min(sum(known), len(CORES))) + 1):
         best: tuple[Cost, tuple[Choice, ...]] | None = None
         for counts in _counts(known, total):
             if any(n > limits[source] for source, n in sends(demands, counts).items() if source in limits):

@@ -51,7 +51,7 @@ def compile(
 
     Args:
         model: ``.pt``, ``.pt2``, ``.nir``, ``pkg.module:factory``, a torch module or a `d2e.ir.Network`.
-        target: name, with options in braces: ``loihi2-sim{cores=64}``, ``{chips=2}``.
+        target: name, with its options in braces: ``loihi2-sim{cores=64}``; ``d2e targets NAME`` lists them.
         input_shape: of one frame, where the model does not say it.
         time_steps: steps per sample.
         coding: of the input: spikes, signed or direct.
@@ -151,13 +151,16 @@ def _target(text: str) -> tuple[Target, dict[str, Any]]:
     match = _TARGET.fullmatch(text.strip())
     if match is None:
         raise UsageError("D2E-USE-002", f"{text!r} is no target", hint="Write name or name{option=value}.")
+    chip = find(match[1])
     options: dict[str, Any] = {}
     for key, value in _pairs(match[2]):
-        if key not in ("cores", "chips") or not value.isdigit() or int(value) < 1:
-            raise UsageError("D2E-USE-011", f"target option {key}={value} is not known",
-                             hint="They are cores=NUMBER and chips=NUMBER.")
-        options[key] = int(value)
-    return find(match[1]), options
+        try:
+            options[key] = chip.options[key].read(value)
+        except (KeyError, ValueError):
+            known = ", ".join(f"{name}={option.written}" for name, option in chip.options.items())
+            raise UsageError("D2E-USE-011", f"target {chip.name} has no option {key}={value}",
+                             hint=f"Its options: {known or 'none'}.") from None
+    return chip, options
 
 
 def _pairs(text: str | None) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +25,43 @@ class Limit:
     source: str
 
 
+@dataclass(frozen=True)
+class Option:
+    """What a target takes in braces behind its name: ``name{option=text}``.
+
+    Attributes:
+        read: the value of a text; ValueError for one that is none.
+        written: what the text looks like.
+        help: what it is for.
+    """
+
+    read: Callable[[str], Any]
+    written: str
+    help: str = ""
+
+
+def one_of(*names: str, help: str = "") -> Option:
+    """An option that is one of these names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(text)
+        return text
+
+    return Option(read, "|".join(names), help)
+
+
+def positive(help: str = "") -> Option:
+    """An option that is a whole number above 0."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) > 0):
+            raise ValueError(text)
+        return int(text)
+
+    return Option(read, "NUMBER", help)
+
+
 class Target(Protocol):
     """A chip, or a simulator of one.
 
@@ -35,6 +72,7 @@ class Target(Protocol):
         predictor: the engine on this computer that predicts the program, for the figures of the report.
         bit_exact_with: what the predictor equals bit for bit; None: nothing known.
         limits: the chip's numbers with their sources.
+        options: name -> what may stand in braces behind the target's name; `pipeline` gets the values.
     """
 
     name: str
@@ -43,9 +81,14 @@ class Target(Protocol):
     predictor: str
     bit_exact_with: str | None
     limits: Mapping[str, Limit]
+    options: Mapping[str, Option]
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
-        """The passes from a source network to the lowered one; ``options`` are the keywords of `d2e.compile`."""
+        """The passes from a source network to the lowered one.
+
+        Args:
+            options: the keywords of `d2e.compile`, and those of the target's own options that were given.
+        """
 
     def lowered(self, network: Network) -> bool:
         """Whether a network is ready for `run`."""

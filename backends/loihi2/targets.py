@@ -20,13 +20,16 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Quantise
-from d2e.compiler.target import Limit
+from d2e.compiler.target import Limit, Option, positive
 from d2e.ir import Network, UsageError, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 if TYPE_CHECKING:
     from d2e.backends.loihi2.simulator.run import Simulator
+
+
+OPTIONS = {"cores": positive("cores there are"), "chips": positive("chips there are, instead of cores")}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Loihi2Target:
     predictor: str = "loihi2-sim"
     bit_exact_with: str | None = "lava-nc 0.10.0 fixed_pt"
     limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
+    options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """Source network to the chip's neurons on counted cores."""

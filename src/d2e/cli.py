@@ -221,6 +221,8 @@ def targets_command(name: to.TargetName = None) -> None:
         return
     chip = find(name)
     print(f"{chip.name}: {chip.summary}\nengines: {', '.join(chip.engines)}")
+    for key, option in chip.options.items():
+        print(f"option:  {chip.name}{{{key}={option.written}}}  {option.help}".rstrip())
     for what, limit in chip.limits.items():
         print(f"  {what:<18}{limit.value:>9,g} {limit.unit:<22} {limit.source}")
 

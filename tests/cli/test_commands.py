@@ -77,8 +77,10 @@ def test_targets_and_their_limits(d2e):
     assert [line.split()[0] for line in done.out.splitlines()] == ["loihi2-sim", "loihi2"]
     limits = d2e("targets", "loihi2").out.splitlines()
     assert limits[1] == "engines: loihi2, loihi2-lava, loihi2-sim, reference"
-    assert [line.split()[0] for line in limits[2:]] == list(LIMITS)
-    assert all(LIMITS[line.split()[0]].source in line for line in limits[2:])
+    assert limits[2:4] == ["option:  loihi2{cores=NUMBER}  cores there are",
+                           "option:  loihi2{chips=NUMBER}  chips there are, instead of cores"]
+    assert [line.split()[0] for line in limits[4:]] == list(LIMITS)
+    assert all(LIMITS[line.split()[0]].source in line for line in limits[4:])
     assert d2e("targets", "nope").code == 2
 
 

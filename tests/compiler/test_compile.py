@@ -14,6 +14,7 @@ from tests.backends.source_networks import STEPS, random_source
 import d2e
 from d2e.backends.loihi2.targets import Loihi2Target
 from d2e.compiler.program import Program
+from d2e.compiler.target import one_of, positive
 from d2e.ir import (
     IF,
     LIF,
@@ -215,6 +216,22 @@ def test_options_out_of_range_are_told(options: dict[str, Any], code: str) -> No
     with pytest.raises(UsageError) as caught:
         d2e.compile(toy(), **options)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("text", ["volts=3", "cores=none", "cores=-1", "cores=²", "cores", "chips=1.5"])
+def test_a_targets_options_are_its_own(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        d2e.compile(toy(), f"loihi2-sim{{{text}}}")
+    assert caught.value.code == "D2E-USE-011"
+    assert caught.value.hint == "Its options: cores=NUMBER, chips=NUMBER."
+
+
+def test_options_are_read_as_the_target_says() -> None:
+    order, cores = one_of("depth", "breadth", help="of events"), positive()
+    assert (order.read("depth"), order.written, order.help, cores.read("12")) == ("depth", "depth|breadth", "of events", 12)
+    for option, text in ((order, "Depth"), (order, "x"), (cores, "0"), (cores, "1e3")):
+        with pytest.raises(ValueError, match=text):
+            option.read(text)
 
 
 def test_stopping_early_measures_what_there_is() -> None:

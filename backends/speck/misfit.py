@@ -34,7 +34,7 @@ def misfits(demands: Sequence[Demand], limits: Mapping[str, int]) -> list[Findin
     relaxed = {source: max(limit, needed[source]) for source, limit in limits.items()}
     left = list(fitting)
     while search(left, relaxed) is None:
-        rivals = _irreducible(left, relaxed)
+        rivals = _alike(_irreducible(left, relaxed), left)
         findings.append(_competing(rivals, relaxed, limits))
         left = [each for each in left if each not in rivals]
     return findings
@@ -112,6 +112,17 @@ def _irreducible(demands: Sequence[Demand], limits: Mapping[str, int]) -> list[D
     return kept
 
 
+def _alike(core: Sequence[Demand], demands: Sequence[Demand]) -> list[Demand]:
+    """These layers and all others that want no cores but theirs."""
+    theirs = {i for each in core for i in _whole(each)}
+    return [each for each in demands if each in core or (_whole(each) and theirs.issuperset(_whole(each)))]
+
+
+def _whole(each: Demand) -> list[int]:
+    """Cores that hold all of a layer."""
+    return [core for core, room in enumerate(each.room) if room == each.features]
+
+
 def _competing(rivals: Sequence[Demand], relaxed: Mapping[str, int], limits: Mapping[str, int]) -> Finding:
     """Layers that want the same cores, and why no split helps; ``relaxed`` limits do without other findings."""
     message = f"{_wants(rivals)}: too few cores for these {len(rivals)} layers"
@@ -123,7 +134,7 @@ def _competing(rivals: Sequence[Demand], relaxed: Mapping[str, int], limits: Map
         message += f". Split they would fit, but {few}"
     biased = [each for each in rivals if each.avoid]
     anywhere = [demand(each.layer, each.load, whole=each.whole, leaks_anywhere=True) for each in rivals]
-    if biased and search(anywhere, relaxed, split=False) is not None:
+    if biased and search(anywhere, relaxed) is not None:
         return Finding(
             "D2E-SPECK-054", f"{message}. With the cores {listed(BROKEN_LEAK)} they would fit, but biases do not work there",
             biased[0].layer.name, f"Train {listed(repr(e.layer.name) for e in biased)}, or some of them, without biases.")
@@ -133,15 +144,18 @@ def _competing(rivals: Sequence[Demand], relaxed: Mapping[str, int], limits: Map
 
 def _wants(rivals: Sequence[Demand]) -> str:
     """The cores that layers fit, those that are alike together."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[str, dict[str, list[str]]] = {}
     for each in rivals:
-        fits = [core for core, room in enumerate(each.room) if room == each.features]
+        fits = _whole(each)
         where = f"core{'s' * (len(fits) > 1)} {listed(fits)}" if fits else f"no core unless split over {each.least}"
-        biases = ", with biases" * bool(each.avoid)
-        alike.setdefault((_memory(each.words(each.features)), biases, where), []).append(repr(each.layer.name))
-    return "; ".join(
-        f"{listed(names)} ({memory}{' each' * (len(names) > 1)}{biases}) fit{'s' * (len(names) == 1)} {where}"
-        for (memory, biases, where), names in alike.items())
+        what = _memory(each.words(each.features)) + ", with biases" * bool(each.avoid)
+        alike.setdefault(where, {}).setdefault(what, []).append(repr(each.layer.name))
+    told = []
+    for where, kinds in alike.items():
+        each_kind = [f"{listed(names)} ({'each ' * (len(names) > 1)}{what})" for what, names in kinds.items()]
+        several = sum(map(len, kinds.values())) > 1
+        told.append(f"{', '.join(each_kind)} fit{'s' * (not several)} {where}")
+    return "; ".join(told)
 
 
 def _sentence(text: str) -> str:

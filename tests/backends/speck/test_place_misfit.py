@@ -91,7 +91,7 @@ def test_more_layers_or_parts_than_cores() -> None:
 def test_layers_that_fit_only_broken_cores() -> None:
     layers = queue(*(layer(f"l{i}", 4, 8, 4, bias=True) for i in range(8)), layer("plain", 4, 8, 4))
     text = faults(layers)["D2E-SPECK-054", "l0"]
-    assert "(16 kernel words and 256 neuron words each, with biases) fit cores 2, 3, 4, 5, 6, 7 and 8" in text
+    assert "(each 16 kernel words and 256 neuron words, with biases) fit cores 2, 3, 4, 5, 6, 7 and 8" in text
     assert "too few cores for these 8 layers" in text
     assert "With the cores 0 and 1 they would fit, but biases do not work there" in text
     assert "'plain'" not in text
@@ -102,10 +102,19 @@ def test_layers_that_compete_for_the_same_cores() -> None:
     heavy = [layer(f"h{i}", 64, 8, 64, kernel=4) for i in range(3)]
     layers = queue(layer("narrow", 2, 8, 64), *heavy, *(layer(f"s{i}", 64, 8, 8) for i in range(5)))
     text = faults(layers)["D2E-SPECK-055", "h0"]
-    assert "'h0', 'h1' and 'h2' (64Ki kernel words and 4Ki neuron words each) fit cores 5 and 6" in text
+    assert "'h0', 'h1' and 'h2' (each 64Ki kernel words and 4Ki neuron words) fit cores 5 and 6" in text
     assert "too few cores for these 3 layers" in text
     assert "Split they would fit, but need more cores than the other layers leave" in text
     assert "'narrow'" not in text
+
+
+def test_all_layers_that_want_the_same_cores_are_named() -> None:
+    """Five layers of 60Ki neuron words with biases have core 2 and parts of others; an irreducible set would be two."""
+    layers = [layer("small", 2, 8, 4), *(layer(f"l{i}", 1, 64, 15, bias=True) for i in range(5))]
+    text = faults(layers)["D2E-SPECK-054", "l0"]
+    assert "'l0', 'l1', 'l2', 'l3' and 'l4' (each 16 kernel words and 60Ki neuron words, with biases) fit core 2" in text
+    assert "too few cores for these 5 layers" in text
+    assert "'small'" not in text
 
 
 def test_a_split_that_would_help_but_for_fan_out() -> None:
@@ -114,7 +123,7 @@ def test_a_split_that_would_help_but_for_fan_out() -> None:
     layers = [layer(f"l{i}", 2, 64, 16, sources=[source]) for i, source in enumerate(sources)]
     assert assign(layers, source="input")  # the host reaches the parts of l0 or l1
     text = faults(layers, camera=True)["D2E-SPECK-055", "l0"]
-    assert "'l0', 'l1', 'l2' and 'l3' (32 kernel words and 64Ki neuron words each) fit cores 0, 1 and 2" in text
+    assert "'l0', 'l1', 'l2' and 'l3' (each 32 kernel words and 64Ki neuron words) fit cores 0, 1 and 2" in text
     assert "Split they would fit, but 'input' can have 2 destinations and 'l0' can have 2 destinations" in text
 
 

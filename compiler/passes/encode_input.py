@@ -17,7 +17,19 @@ from d2e.compiler.encoders import note_clipping
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical
 from d2e.compiler.paths import linear_map, paths_from, paths_into
-from d2e.ir import LI, Delay, Encoder, MultiThreshold, Network, Node, Synapse, UsageError, infer_shapes, real
+from d2e.ir import (
+    LI,
+    Delay,
+    Encoder,
+    MultiThreshold,
+    Network,
+    Node,
+    Synapse,
+    UnsupportedError,
+    UsageError,
+    infer_shapes,
+    real,
+)
 from d2e.ir.nodes import Array, Input, Shape
 from d2e.ir.reference import Population
 from d2e.ir.shapes import output_shape
@@ -25,8 +37,6 @@ from d2e.ir.shapes import output_shape
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
-WIDEST = 8
-"""Bits of a payload unless stated."""
 _MOST_BITS = 16
 _SAMPLES = 16
 _OFF_GRID = 1e-4
@@ -43,7 +53,7 @@ class EncodeInput(Pass):
     """See the module.
 
     Attributes:
-        bits: width of a payload, with its sign where the input has negative values; None: `WIDEST`, or fewer where the
+        bits: width of a payload, with its sign where the input has negative values; None: ``widest``, or fewer where the
             first populations' states would otherwise leave ``state_max`` on the calibration data.
         low, high: smallest and largest value of the input; None: those of the calibration data.
         percentile: of |value| kept where the calibration data say the range; the rest is clipped.
@@ -51,6 +61,8 @@ class EncodeInput(Pass):
         evaluation: real frames too; the share of their values that is clipped becomes a warning.
         state_max: bound of the target on a state, in weight units; None: there is none.
         weight_bits: width of the signed weights to come.
+        widest: bits of a payload unless stated.
+        signed: whether the target takes payloads below 0.
     """
 
     name: ClassVar[str] = "encode-input"
@@ -65,22 +77,30 @@ class EncodeInput(Pass):
     evaluation: Array | None = None
     state_max: int | None = None
     weight_bits: int = 8
+    widest: int = 8
+    signed: bool = True
 
     def run(self, network: Network, target: Target) -> Network:
         """The network with an input of integers; one that has it already only gets the warnings.
 
         Raises:
             UsageError: D2E-ENC-004 where nothing says the input's range, -006 for options out of theirs.
+            UnsupportedError: D2E-ENC-008 for values below 0 where the target takes none.
         """
         if network.input.coding == "direct":
-            network = self._encoded(network)
+            network = self._encoded(network, target)
         return self._warned(network)
 
-    def _encoded(self, network: Network) -> Network:
+    def _encoded(self, network: Network, target: Target) -> Network:
         name = network.inputs[0]
         low, high = self._range(name)
+        if low < 0 and not self.signed:
+            raise UnsupportedError(
+                "D2E-ENC-008", f"takes values down to {low:.3g}, and {target.name} takes payloads from 0 only", node=name,
+                hint="Shift the data the model is trained on to be >= 0, or give both signs as two channels.",
+            )
         largest = max(abs(low), abs(high))
-        wide = payload_top(WIDEST if self.bits is None else self.bits, low)
+        wide = payload_top(self.widest if self.bits is None else self.bits, low)
         room = self._room(network, largest) if self.bits is None else wide
         steps, wished = (_grid(self.calibration, largest, min(wide, limit)) for limit in (max(room, 1), wide))
         encoder = replace(network.input.encoder or Encoder(), scale=real(largest / steps))

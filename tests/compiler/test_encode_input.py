@@ -36,6 +36,7 @@ from d2e.ir import (
     Node,
     Output,
     SumPool2d,
+    UnsupportedError,
     UsageError,
     chain,
     reference,
@@ -158,6 +159,16 @@ def test_what_cannot_be_encoded(options, code):
     with pytest.raises(UsageError) as caught:
         encoded(dense(), **options)
     assert caught.value.code == code
+
+
+def test_a_target_states_its_width_and_whether_it_takes_signs():
+    assert encoded(dense(), low=0.0, high=1.0, widest=3).input.max_payload == 7
+    assert encoded(dense(), low=0.0, high=1.0, widest=3, bits=5, signed=False).input.max_payload == 31
+    for options in ({"low": -0.5, "high": 1.0}, {"calibration": np.linspace(-1, 1, 20).reshape(2, 2, 5)}):
+        with pytest.raises(UnsupportedError, match="D2E-ENC-008") as caught:
+            encoded(dense(), signed=False, **options)
+        assert CHIP.name in str(caught.value)
+        assert ">= 0" in str(caught.value.hint)
 
 
 # ----- what it computes

@@ -18,8 +18,8 @@ ALLOWED = {
     "compiler": {"ir", "compiler"},
     "backends": {"ir", "compiler", "backends"},
 }
-OWN_INTERPRETER = {Path("loihi2", "lava", "skeleton"), Path("loihi2", "netx", "skeleton")}
-"""Files that only the interpreter that has Lava runs."""
+OWN_INTERPRETER = {Path("loihi2", "lava", "skeleton"), Path("loihi2", "netx", "skeleton"), Path("speck", "skeleton")}
+"""Files that are written into programs: there they may import the chip's SDK."""
 
 
 def sources(layer: str) -> list[Path]:

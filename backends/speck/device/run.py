@@ -39,8 +39,10 @@ def run_on_board(
     names = list(configuration.populations) if monitor == "all" else [configuration.output]
     source = configuration.source
     step_us = STEP_US if source.dt is None else 1e6 * source.dt
+    order = configuration.notes.get("events", "mixed")
     samples = (
-        (from_frames(sample.reshape(-1, *source.space), step_us=step_us), len(sample)) for sample in np.asarray(frames)
+        (from_frames(sample.reshape(-1, *source.space), step_us=step_us, order=order), len(sample))
+        for sample in np.asarray(frames)
     )
     try:
         board.open()

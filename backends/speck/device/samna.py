@@ -22,7 +22,7 @@ _HINTS = {
 }
 
 
-def check_installed() -> None:
+def require() -> None:
     """Raise unless samna is there; it is looked up, not imported.
 
     Raises:

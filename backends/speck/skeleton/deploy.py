@@ -65,8 +65,8 @@ def encoded(source: dict[str, Any], frames: np.ndarray) -> np.ndarray:
     return payloads
 
 
-def from_frames(source: dict[str, Any], frames: np.ndarray) -> list[tuple[Any, int]]:
-    """Every sample as events, with its steps."""
+def from_frames(source: dict[str, Any], frames: np.ndarray, order: str) -> list[tuple[Any, int]]:
+    """Every sample as events, with its steps; ``order``: of the events within a step."""
     shape, high = tuple(source["shape"]), source["max_payload"]
     frames = encoded(source, frames)
     if frames.ndim != len(shape) + 2 or frames.shape[2:] != shape:
@@ -77,7 +77,8 @@ def from_frames(source: dict[str, Any], frames: np.ndarray) -> list[tuple[Any, i
     if (whole != frames).any() or whole.min() < 0 or whole.max() > high:
         raise Misuse(f"the input must hold integers from 0 to {high}")
     return [
-        (events.from_frames(sample.reshape(-1, *source["space"]), step_us=step_us(source)), len(sample)) for sample in whole
+        (events.from_frames(sample.reshape(-1, *source["space"]), step_us=step_us(source), order=order), len(sample))
+        for sample in whole
     ]
 
 
@@ -129,7 +130,8 @@ def run(config: dict[str, Any], options: argparse.Namespace) -> dict[str, np.nda
     heard = prepare(config, options.monitor, options.slow_clock)
     source = config["network"]["source"]
     arrays = load_input(options.input)
-    samples = from_events(source, arrays) if "t" in arrays else from_frames(source, arrays.get("x", np.zeros(0)))
+    order = config["notes"].get("events", "mixed")
+    samples = from_events(source, arrays) if "t" in arrays else from_frames(source, arrays.get("x", np.zeros(0)), order)
     board = samna_board.SamnaBoard(config["chip"], options.device, power=options.power)
     board.open()
     try:

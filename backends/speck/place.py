@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +14,8 @@ from d2e.compiler import cost
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.paths import paths_into
-from d2e.ir import Network
+from d2e.ir import Network, reference
+from d2e.ir.nodes import Array
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
@@ -23,6 +24,8 @@ MEMORIES = ("kernel", "neuron", "bias")
 COLUMNS = ("core", "population", "first_feature", "features", *(
     f"{memory}_words{limit}" for memory in MEMORIES for limit in ("", "_limit")), "expected_synops_percent")
 """Of the table of cores, and of mapping.csv."""
+SAMPLES = 8
+"""Enough to tell which layers work most."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Place(Pass):
 
     Attributes:
         camera: whether the chip's camera sends the input, which has two destinations; the host has any number.
-        activity: population -> synaptic operations per sample, for the cores' loads; None: as many as if every input
-            element sent one event.
+        calibration: frames [batch, time, *shape] whose synaptic operations the cores share out; None: those of one event
+            from every element that a layer reads.
     """
 
     name: ClassVar[str] = "place"
 
     camera: bool = False
-    activity: Mapping[str, float] | None = None
+    calibration: Array | None = None
 
     def run(self, network: Network, target: Target) -> Network:
         """The network with a ``placement`` in its metadata, plain JSON.
@@ -55,7 +58,8 @@ class Place(Pass):
         options = network.metadata.get("speck", {})
         output = next(path.source for path in paths_into(network, network.outputs[0]))
         found = assign(
-            layers(network), source=network.inputs[0], activity=self.activity, camera=self.camera,
+            layers(network), source=network.inputs[0], camera=self.camera,
+            activity=None if self.calibration is None else _synops(network, self.calibration[:SAMPLES]),
             readout=output if options.get("readout") == "pins" else None,
         )
         placed = network.with_metadata(placement={
@@ -70,6 +74,13 @@ class Place(Pass):
                 f"biases of the cores {listed(GOOD_LEAK)} alone. Train it without biases if the chip does other than the "
                 "simulator", name)
         return placed
+
+
+def _synops(network: Network, frames: Array) -> dict[str, float]:
+    """Population -> synaptic operations per sample, step by step: how the events fall within a step changes them little."""
+    data = reference.check_frames(network, frames)
+    sent = {name: counts.mean(axis=0) for name, counts in reference.run(network, frames).counts.items()}
+    return cost.synops(network, {**sent, network.inputs[0]: data.sum(axis=1).mean(axis=0)})
 
 
 def _population(network: Network, name: str, cores: Sequence[Used]) -> dict[str, int]:

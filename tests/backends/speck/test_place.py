@@ -15,7 +15,7 @@ from d2e.backends.speck.place import COLUMNS, Place
 from d2e.backends.speck.rules import options_fit
 from d2e.compiler.notes import warnings
 from d2e.compiler.report.build import build_report
-from d2e.ir import IF, Conv2d, Edge, Flatten, Input, Linear, Network, Output, SumPool2d, UnsupportedError
+from d2e.ir import IF, Conv2d, Edge, Flatten, Input, Linear, Network, Output, SumPool2d, UnsupportedError, reference
 from d2e.ir.network import chain
 from d2e.ir.nodes import integral
 
@@ -127,10 +127,19 @@ def test_biases_elsewhere_are_a_warning() -> None:
     assert "on core 2" in found["message"]
 
 
-def test_work_that_was_measured_decides() -> None:
-    result = placed(network(features=4), activity={"conv1": 1.0, "conv2": 500.0, "out": 499.0})
-    parts = result.metadata["placement"]["parts"]
-    assert {parts["conv2"][0][0], parts["out"][0][0]} == {0, 1}
+def test_work_on_calibration_data_decides() -> None:
+    """Without data the largest layer counts as the busiest; here it gets no events, and fires from its initial states."""
+    source = network(features=4)
+    quiet = source.with_nodes({"conv1": replace(source.neuron("conv1"), v_init=integral(30_000))})
+    frames = np.zeros((2, 8, 2, 64, 64), np.int64)
+    for calibration, fast in ((None, {"conv1", "conv2"}), (frames, {"conv2", "out"})):
+        found = placed(quiet, calibration=calibration).metadata["placement"]
+        assert {row["population"] for row in rows(found) if row["core"] in (0, 1)} == fast
+    shares = {row["population"]: row["expected_synops_percent"] for row in rows(found)}
+    assert shares["conv1"] == 0
+    received = 8 * 4 * 16 * (3 * 16 - 2) ** 2 * 16  # steps, features in and out, windows of all positions, events of a pool
+    sent = reference.run(quiet, frames).counts["conv2"].mean(axis=0).sum() * 10
+    assert shares["conv2"] == pytest.approx(100 * received / (received + sent), abs=0.01)
 
 
 def test_the_camera_reaches_two_parts() -> None:

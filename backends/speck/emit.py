@@ -19,7 +19,8 @@ _README = """A network for {chip}, compiled by d2e. It uses {count} of 9 cores.
 speck_config.json  what is written to the chip, under samna's attribute names, x before y; and how to read its spikes
 deploy.py          runs it on a development kit (needs samna; never run on a board):
                      python deploy.py --input frames.npy --output result.npz --monitor all --power
-                     python deploy.py --check        only lets samna validate the configuration
+                     python deploy.py --camera 5 --output result.npz    the chip's camera for 5 s, if compiled for it
+                     python deploy.py --check                           only lets samna validate the configuration
 {sinabs}
 
 Core of each population:

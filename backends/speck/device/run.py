@@ -47,7 +47,7 @@ def run_on_board(
     try:
         board.open()
         board.configure(monitored(configuration, names))
-        heard = run_samples(board, places(configuration, names), configuration.output, samples, step_us, record)
+        heard = run_samples(board.stream, places(configuration, names), configuration.output, samples, step_us, record)
     finally:
         board.close()
     return Trace(heard["output"], *(_named(heard, kind) for kind in ("counts/", "spikes/")))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,19 +126,31 @@ def prepare(config: dict[str, Any], monitor: str, slow_clock: float | None) -> A
     return heard
 
 
+def samples_of(config: dict[str, Any], options: argparse.Namespace) -> list[tuple[Any, int]]:
+    """What is streamed, with the steps of each sample."""
+    source = config["network"]["source"]
+    if options.camera is not None:
+        if "dvs_layer" not in config["configuration"]:
+            raise Misuse("this program takes its events from the host; compile it with {input=camera} for the chip's camera")
+        return [(options.camera, math.ceil(options.camera * 1e6 / step_us(source)))]
+    arrays = load_input(options.input)
+    if "t" in arrays:
+        return from_events(source, arrays)
+    return from_frames(source, arrays.get("x", np.zeros(0)), config["notes"].get("events", "mixed"))
+
+
 def run(config: dict[str, Any], options: argparse.Namespace) -> dict[str, np.ndarray]:
     """All samples of the input through the board."""
     heard = prepare(config, options.monitor, options.slow_clock)
-    source = config["network"]["source"]
-    arrays = load_input(options.input)
-    order = config["notes"].get("events", "mixed")
-    samples = from_events(source, arrays) if "t" in arrays else from_frames(source, arrays.get("x", np.zeros(0)), order)
+    samples = samples_of(config, options)
     board = samna_board.SamnaBoard(config["chip"], options.device, power=options.power)
     board.open()
     try:
         board.configure(config)
+        stream = board.stream if options.camera is None else board.see
+        step = step_us(config["network"]["source"])
         result: dict[str, np.ndarray] = session.run_samples(
-            board, heard, config["network"]["output"], samples, step_us(source), options.record)
+            stream, heard, config["network"]["output"], samples, step, options.record)
         power = board.power() or {}
     finally:
         board.close()
@@ -157,8 +170,8 @@ def save(path: Path, result: dict[str, Any]) -> None:
         raise Misuse(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def hertz(text: str) -> float:
-    """A rate above 0."""
+def positive(text: str) -> float:
+    """A number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError
@@ -169,6 +182,7 @@ def main() -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(description="Runs this program on a Speck development kit.")
     parser.add_argument("--input", type=Path, help="frames (.npy, .npz) or events (.npz)")
+    parser.add_argument("--camera", type=positive, metavar="SECONDS", help="instead: what the chip's camera sees")
     parser.add_argument("--output", type=Path, help="result, .npz")
     parser.add_argument("--board", choices=("samna",), default="samna", help="how the board is reached")
     parser.add_argument("--device", metavar="NAME", help="such as Speck2fDevKit, or speck2fdevkit:1 for the second")
@@ -176,7 +190,7 @@ def main() -> int:
                         help="whose spikes are sent to the host (all costs bandwidth)")
     parser.add_argument("--record", choices=("counts", "spikes"), default="counts")
     parser.add_argument("--power", action="store_true", help="measure the power of every rail")
-    parser.add_argument("--slow-clock", type=hertz, metavar="HZ",
+    parser.add_argument("--slow-clock", type=positive, metavar="HZ",
                         help="rate of the clock that adds biases; a step of frames lasts one period")
     parser.add_argument("--check", action="store_true", help="only let samna validate the configuration; needs no board")
     options = parser.parse_args()
@@ -186,8 +200,8 @@ def main() -> int:
             samna_board.validated(getattr(samna_board.load_samna(), config["chip"]), config)
             print("the configuration is valid")
             return 0
-        if options.input is None or options.output is None:
-            parser.error("--input and --output are needed")
+        if (options.input is None) == (options.camera is None) or options.output is None:
+            parser.error("--input (or --camera) and --output are needed")
         save(options.output, run(config, options))
     except Misuse as error:
         print(error, file=sys.stderr)

@@ -135,7 +135,7 @@ def validated(chip: Any, config: Mapping[str, Any]) -> Any:
 
 
 class SamnaBoard:
-    """One development kit: `open`, `configure`, `stream` sample by sample, `counts`, `power`, `close`.
+    """One development kit: `open`, `configure`, `stream` sample by sample (or `see`), `counts`, `power`, `close`.
 
     Every sample starts from rest: the configuration, initial states included, is sent again before it. (A state can also
     be written neuron by neuron, with WriteNeuronValue; how addresses are laid out for maps that are no power of two is
@@ -160,6 +160,7 @@ class SamnaBoard:
         self._handle = self._samna.device.open_device(self._choose(self._samna.device.get_unopened_devices()))
         if self._handle is None:
             raise BoardError("device", "the board was found but cannot be opened; unplug it, or end what else uses it")
+        self._watch = self._handle.get_stop_watch()
         model = self._handle.get_model()
         self._source = self._samna.graph.source_to(model.get_sink_node())
         self._sink = self._samna.graph.sink_from(model.get_source_node())
@@ -210,28 +211,47 @@ class SamnaBoard:
         Returns:
             Monitored core -> its spikes; timestamps from the sample's start.
         """
-        if not self._rested:
-            self._apply()
-        self._rested = False
+        self._rest()
         heard: list[Any] = []
-        self._sink.get_events()  # what is left of the sample before
         inputs = self._inputs(events)
         if inputs:
-            watch = self._handle.get_stop_watch()
-            watch.reset()
-            watch.start()
+            self._watch.reset()
+            self._watch.start()
             self._source.write(inputs)
             time.sleep(LEAD_US * 1e-6)
             self._wait(float(np.max(events.timestamp)) * 1e-6, "total")
-            while True:
-                time.sleep(QUIET_S)
-                fresh = self._sink.get_events()
-                heard.extend(fresh)
-                if not fresh:
-                    break
-            watch.stop()
-        self._heard = self._sorted(heard)
-        return self._heard
+            heard = self._until_quiet()
+        return self._sorted(heard, LEAD_US)
+
+    def see(self, seconds: float) -> dict[int, Spikes]:
+        """What the chip's own camera shows it for a while, from rest; as `stream`."""
+        self._rest()
+        model = self._handle.get_model()
+        self._watch.reset()
+        self._watch.start()
+        self._made.dvs_layer.pass_sensor_events = True
+        model.apply_configuration(self._made)
+        self._wait(seconds, "total")
+        self._made.dvs_layer.pass_sensor_events = False
+        model.apply_configuration(self._made)
+        return self._sorted(self._until_quiet(), 0)
+
+    def _rest(self) -> None:
+        """All states as the configuration says, nothing left in the sink."""
+        if not self._rested:
+            self._apply()
+        self._rested = False
+        self._sink.get_events()
+
+    def _until_quiet(self) -> list[Any]:
+        heard: list[Any] = []
+        while True:
+            time.sleep(QUIET_S)
+            fresh = self._sink.get_events()
+            heard.extend(fresh)
+            if not fresh:
+                self._watch.stop()
+                return heard
 
     def _wait(self, seconds: float, what: str) -> None:
         """Wait, measuring the power where it is asked for."""
@@ -260,12 +280,14 @@ class SamnaBoard:
                     sent.append(spike)
         return sent
 
-    def _sorted(self, heard: Sequence[Any]) -> dict[int, Spikes]:
+    def _sorted(self, heard: Sequence[Any], start_us: int) -> dict[int, Spikes]:
+        """The spikes of every monitored core, timed from ``start_us`` of the watch."""
         columns: dict[int, list[tuple[int, int, int, int]]] = {core: [] for core in self._monitored}
         for event in heard:
             if isinstance(event, self._module.event.Spike) and event.layer in columns:
-                columns[event.layer].append((event.timestamp - LEAD_US, event.feature, event.y, event.x))
-        return {core: Spikes(*np.array(rows, np.int64).reshape(-1, 4).T) for core, rows in columns.items()}
+                columns[event.layer].append((event.timestamp - start_us, event.feature, event.y, event.x))
+        self._heard = {core: Spikes(*np.array(rows, np.int64).reshape(-1, 4).T) for core, rows in columns.items()}
+        return self._heard
 
     def counts(self) -> dict[int, Ints]:
         """Spikes per neuron [features, height, width] of every monitored core in the sample streamed last."""

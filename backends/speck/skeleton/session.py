@@ -6,8 +6,8 @@ It imports numpy alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,6 @@ class Place(NamedTuple):
     parts: tuple[tuple[int, int, int, int], ...]
 
 
-class Streams(Protocol):
-    """What `run_samples` asks of a board."""
-
-    def stream(self, events: Any) -> Mapping[int, Any]:
-        """One sample of events, from rest; monitored core -> its spikes: timestamp (microseconds), feature, y, x."""
-
-
 def places(config: Mapping[str, Any]) -> dict[str, Place]:
     """The populations of a speck_config.json, as read."""
     layers = config["configuration"]["cnn_layers"]
@@ -48,18 +41,18 @@ def places(config: Mapping[str, Any]) -> dict[str, Place]:
 
 
 def run_samples(
-    board: Streams, populations: Mapping[str, Place], output: str, samples: Iterable[tuple[Any, int]], step_us: float,
-    record: str = "counts",
+    stream: Callable[[Any], Mapping[int, Any]], populations: Mapping[str, Place], output: str,
+    samples: Iterable[tuple[Any, int]], step_us: float, record: str = "counts",
 ) -> dict[str, Any]:
     """Every sample through an open, configured board.
 
     A spike counts for the step in which it is seen; what comes after the last step counts for the last one.
 
     Args:
-        board: answers `stream`.
+        stream: of the board: one sample, from rest; monitored core -> its spikes: timestamp (microseconds), feature, y, x.
         populations: those whose cores are monitored, the output among them.
         output: name of the population that is read.
-        samples: (events in the coordinates of the input, number of steps), equally many steps each.
+        samples: (what `stream` takes, number of steps), equally many steps each.
         step_us: microseconds per step.
         record: "counts", or "spikes" for every step of every population.
 
@@ -71,7 +64,7 @@ def run_samples(
     found: dict[str, list[Any]] = {}
     for events, steps in samples:
         begun = time.perf_counter()
-        spikes = board.stream(events)
+        spikes = stream(events)
         found.setdefault("wall_s", []).append(time.perf_counter() - begun)
         last = [spikes[core].timestamp.max() for core, *_ in populations[output].parts if len(spikes[core].timestamp)]
         found.setdefault("last_spike_us", []).append(float(max(last)) if last else np.nan)

@@ -209,6 +209,18 @@ def test_power_is_averaged_per_rail(answered: tuple[Deployed, np.ndarray, dict[s
     assert calls[4:9] == ["watch reset", "watch start", "write", "power start", "power stop"]
 
 
+def test_the_camera_is_switched_on_for_its_seconds_alone(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path / "target", with_camera())
+    result = deployed.result("--camera", "0.5", "--power")
+    assert result["output"].shape == (1, 250, 10)
+    assert result["power/measurements"].tolist() == [50] * 5
+    calls = deployed.log["calls"]
+    assert calls[4:] == ["watch reset", "watch start", "apply", "power start", "power stop", "apply", "watch stop", "close"]
+    assert [each["dvs_layer"]["pass_sensor_events"] for each in deployed.log["applied"]] == [False, True, False]
+    without = Deployed(tmp_path / "host", chain())
+    assert "compile it with {input=camera}" in one_sentence(without.run("--camera", "1", "--output", "r.npz"), 2)
+
+
 # --------------------------------------------------------------------------- what goes wrong
 
 

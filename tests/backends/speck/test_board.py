@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.backends.speck.board_configurations import chain, frames_for, with_ca
 from d2e.backends.speck.configuration import Configuration, Destination
 from d2e.backends.speck.emit import emit
 from d2e.backends.speck.events import from_frames
+from d2e.ir.encoding import Encoder
 
 STAND_IN = Path(__file__).parent / "samna_stand_in"
 LEAD_US = 100_000
@@ -138,6 +140,23 @@ def test_samples_of_events_and_their_steps(tmp_path: Path) -> None:
     expected[0, 0, 9] = expected[0, 1, 9] = expected[1, 2, 0] = 1  # what comes after the last step counts for the last
     assert np.array_equal(result["output"], expected)
     assert [[e[0] - LEAD_US for e in sent] for sent in deployed.log["inputs"]] == [[0, 5000], [3]]
+
+
+@pytest.mark.parametrize("order", ["mixed", "raster"])
+def test_real_values_are_encoded_as_d2e_encodes_them(tmp_path: Path, order: str) -> None:
+    facts = {"kind": "rate", "scale": 0.25, "seed": 3}
+    configuration = replace(chain(encoder=facts, time_steps=4), notes={"events": order})
+    deployed = Deployed(tmp_path / "target", configuration)
+    images = np.random.default_rng(0).random((2, 2, 8, 6))
+    np.savez(deployed.folder / "images.npz", x=images, y=[0, 1])
+    deployed.result("--input", "images.npz")
+    own = Encoder("rate", np.array(0.25), 3)
+    payloads = own.encode(own.spread(images, 4), 0, 3)
+    for sample, sent in zip(payloads, deployed.log["inputs"], strict=True):
+        events = from_frames(sample, step_us=2000, order=order)
+        assert len(events) > 100
+        assert [row[2:] for row in sent] == np.stack([events.feature, events.y, events.x], axis=1).tolist()
+        assert [row[0] - LEAD_US for row in sent] == events.timestamp.tolist()
 
 
 def test_what_is_written_to_the_chip_is_what_the_file_says(tmp_path: Path) -> None:

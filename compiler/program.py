@@ -142,7 +142,7 @@ class Program:
             bit_exact_with=self.target.bit_exact_with,
             source_kinds=self.populations, passes=rows, source=before, program=found,
             latency=self.target.latency(self.network), overflows=self.target.overflows(self.network),
-            steps=data.frames.shape[1],
+            state_bits=self.target.state_bits, steps=data.frames.shape[1],
         )
 
     # ----- files

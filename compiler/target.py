@@ -70,6 +70,7 @@ class Target(Protocol):
         summary: one line for ``d2e targets``.
         engines: names that `run` accepts, the default first.
         predictor: the engine on this computer that predicts the program, for the figures of the report.
+        state_bits: width of a state, beyond which `overflows` counts it.
         bit_exact_with: what the predictor equals bit for bit; None: nothing known.
         limits: the chip's numbers with their sources.
         options: name -> what may stand in braces behind the target's name; `pipeline` gets the values.
@@ -79,6 +80,7 @@ class Target(Protocol):
     summary: str
     engines: tuple[str, ...]
     predictor: str
+    state_bits: int
     bit_exact_with: str | None
     limits: Mapping[str, Limit]
     options: Mapping[str, Option]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d2e.backends.loihi2.forms import lowered
-from d2e.backends.loihi2.limits import GRID, LIMITS
+from d2e.backends.loihi2.limits import ARITHMETIC, GRID, LIMITS
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
 from d2e.backends.loihi2.placement import Place
 from d2e.compiler.passes.base import Pass
@@ -45,6 +45,7 @@ class Loihi2Target:
     engines: tuple[str, ...]
     hardware: bool = False
     predictor: str = "loihi2-sim"
+    state_bits: int = ARITHMETIC.v_bits
     bit_exact_with: str | None = "lava-nc 0.10.0 fixed_pt"
     limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
     options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)

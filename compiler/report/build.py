@@ -18,7 +18,8 @@ from d2e.ir import LI, Network
 def build_report(
     network: Network, *, target: str, engine: str, bit_exact_with: str | None, source_kinds: Mapping[str, str],
     passes: Sequence[Mapping[str, Any]] = (), source: Measured | None = None, program: Measured | None = None,
-    latency: int | None = None, overflows: Mapping[str, int] | None = None, steps: int | None = None,
+    latency: int | None = None, overflows: Mapping[str, int] | None = None, state_bits: int = 0,
+    steps: int | None = None,
 ) -> Report:
     """The report of a lowered network.
 
@@ -30,12 +31,13 @@ def build_report(
         source, program: measured on the same data.
         latency: steps from a frame to its output.
         overflows: population -> states that left their width in the runs measured.
+        state_bits: that width.
         steps: per sample, for the rates.
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
     layers = [
-        _layer(network, name, own, placement, source_kinds, program, synops, steps)
+        {**_layer(network, name, own, placement, source_kinds, program, synops, steps), **_drift(name, source, program)}
         for name, own in replicas(network).items()
     ]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
@@ -51,7 +53,7 @@ def build_report(
         "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
         **_accuracy(passes, source, program), "layers": layers, "totals": totals,
         **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
-        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {})],
+        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {}, state_bits)],
     }
     return Report(data)
 
@@ -101,6 +103,14 @@ def _layer(
     return row
 
 
+def _drift(name: str, source: Measured | None, program: Measured | None) -> dict[str, float]:
+    """How often a population fires in the source, and by what share more or less in the program; bursts of n count n."""
+    if source is None or program is None or name not in source.counts or name not in program.counts:
+        return {}
+    before, after = (float(found.spikes(name).sum()) for found in (source, program))
+    return {"spikes_source_per_sample": before, **({"drift": after / before - 1} if before else {})}
+
+
 def _synops(network: Network, program: Measured | None) -> dict[str, float]:
     """Synaptic operations per sample into each population, as far as they were measured."""
     if program is None:
@@ -109,11 +119,11 @@ def _synops(network: Network, program: Measured | None) -> dict[str, float]:
     return cost.synops(network, {**sent, network.inputs[0]: program.input_messages})
 
 
-def _overflow_warnings(network: Network, overflows: Mapping[str, int]) -> list[dict[str, Any]]:
+def _overflow_warnings(network: Network, overflows: Mapping[str, int], bits: int) -> list[dict[str, Any]]:
     """One per population of the source: its replicas hold the same charge."""
     counted = {name: max(overflows.get(n, 0) for n in own) for name, own in replicas(network).items()}
     return [
-        {"code": "D2E-RANGE-004", "node": name, "message": f"its state left 24 bits {count} times in the runs measured; "
+        {"code": "D2E-RANGE-004", "node": name, "message": f"its state left {bits} bits {count} times in the runs measured; "
          "the program is still predicted exactly, but these values wrapped or saturated"}
         for name, count in counted.items() if count
     ]

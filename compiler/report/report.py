@@ -48,7 +48,7 @@ class Report:
 
         folder = Path(__file__).resolve().parent
         page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        page.filters |= {"percent": _percent, "number": number}
+        page.filters |= {"percent": _percent, "number": number, "signed": _signed}
         template = page.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
         return template.render(report=self.data)
 
@@ -92,12 +92,20 @@ class Report:
         lines = []
         if "spikes_per_sample" in totals:
             spikes, synops = totals["spikes_per_sample"], totals["synops_per_sample"]
-            lines.append(f"on chip    {spikes:,.1f} spikes, {synops:,.0f} synops per sample")
+            lines.append(_clip(f"on chip    {spikes:,.1f} spikes, {synops:,.0f} synops per sample{self._drift()}"))
         if "latency_steps" in totals:
             lines.append(f"latency    {totals['latency_steps']} steps from a frame to its output")
         for entry in self.data.get("energy", []):
             lines.append(f"energy     {entry['value_j']:.3g} J per sample ({entry['label']}: {entry['source']})")
         return lines
+
+    def _drift(self) -> str:
+        """The population whose spikes differ most from the source's."""
+        drifts = [(row["drift"], row["name"]) for row in self.data["layers"] if "drift" in row]
+        if not drifts:
+            return ""
+        most, name = max(drifts, key=lambda d: abs(d[0]))
+        return f"; layers differ from the source by up to {_signed(most)} ({name})" if most else "; layers as the source"
 
     def _warnings(self, room: int) -> list[str]:
         found = self.data["warnings"]
@@ -131,6 +139,10 @@ def _differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share + 0.0:+.2f} %"
 
 
 def _points(share: float) -> str:

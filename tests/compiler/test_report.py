@@ -26,7 +26,8 @@ LABELS = RNG.integers(0, 3, 9)
 ROOT = Path(__file__).parents[2]
 
 TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "fit_source", "energy", "warnings"}
-LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", "spikes_per_sample", "synops_per_sample", "rate"}
+LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", "spikes_per_sample", "synops_per_sample", "rate",
+         "spikes_source_per_sample", "drift"}
 TOTALS = {"neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample", "latency_steps"}
 
 
@@ -127,7 +128,7 @@ def test_numbers_without_data_are_absent() -> None:
     report = d2e.compile(network()).report
     assert report.data.keys() == TOP - {"accuracy"}
     for row in report["layers"]:
-        assert row.keys().isdisjoint({"spikes_per_sample", "synops_per_sample", "rate"})
+        assert row.keys().isdisjoint({"spikes_per_sample", "synops_per_sample", "rate", "spikes_source_per_sample", "drift"})
     assert report["totals"].keys() == {"neurons", "synapses", "cores", "latency_steps"}
     unlabelled = d2e.compile(network(), eval=FRAMES).report
     assert unlabelled["accuracy"].keys() == {"passes", "samples"}
@@ -139,6 +140,26 @@ def test_a_readout_has_no_spikes() -> None:
     row = d2e.compile(given, eval=(FRAMES, LABELS)).report["layers"][-1]
     assert (row["name"], row["kind"]) == ("out", "li")
     assert row.keys().isdisjoint({"spikes_per_sample", "rate"})
+
+
+def test_drift_is_how_much_more_a_layer_fires_than_in_the_source(program: d2e.Program) -> None:
+    source = reference.run(program.source, FRAMES)  # type: ignore[arg-type]
+    lowered = reference.run(program.network, FRAMES)
+    rows = {row["name"]: row for row in program.report["layers"]}
+    assert rows["hidden.on"].keys().isdisjoint({"spikes_source_per_sample", "drift"})
+    for name in ("hidden", "out"):
+        assert rows[name]["spikes_source_per_sample"] == pytest.approx(source.counts[name].sum() / 9)
+        assert rows[name]["drift"] == pytest.approx(lowered.counts[name].sum() / source.counts[name].sum() - 1)
+    name, most = max(((n, rows[n]["drift"]) for n in ("hidden", "out")), key=lambda d: abs(d[1]))
+    assert f"layers differ from the source by up to {100 * most:+.2f} % ({name})" in program.report.text()
+    assert f"<td>{100 * most:+.2f} %</td>" in program.report.html()
+    assert "drift" in program.evaluate((FRAMES, LABELS))["layers"][-1]
+
+
+def test_a_silent_source_has_no_drift() -> None:
+    report = d2e.compile(network(), eval=(np.zeros_like(FRAMES[:, :1]), LABELS)).report
+    row = next(row for row in report["layers"] if row["name"] == "out")
+    assert (row["spikes_source_per_sample"], "drift" in row) == (0, False)
 
 
 def test_tables_hold_the_same_rows(program: d2e.Program, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from d2e.ir.reference import Record, Trace
 
 Runner = Callable[[Network, Array, Record], Trace]
 _CHUNK = 64
+EVENTS = "events"
+"""Metadata key of a network whose input sends a payload of n as n events, not as one message."""
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Measured:
         counts: population -> spikes [samples, *shape], a burst of n counted n times; replicas also added up.
         messages: population -> mean per sample of how often each neuron sent something [*shape]: a burst that travels as
             one graded spike is one message.
-        input_messages: the same of the input.
+        input_messages: the same of the input; where a payload travels as so many events, these.
         predictions: [samples] class indices.
     """
 
@@ -88,7 +90,8 @@ def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) ->
     trace = run(network, frames, "spikes" if graded else "counts")
     sent = {n: trace.counts[n].sum(axis=0) for n in network.populations if n not in graded}
     sent |= {n: (trace.spikes[n] != 0).sum(axis=(0, 1)) for n in graded}
-    sent[network.inputs[0]] = (reference.check_frames(network, frames) != 0).sum(axis=(0, 1))
+    given = np.abs(reference.check_frames(network, frames))
+    sent[network.inputs[0]] = (given if network.metadata.get(EVENTS) else given != 0).sum(axis=(0, 1), dtype=np.int64)
     together = merged(network, trace)
     return Trace(trace.output, {**trace.counts, **together.counts}), sent
 

@@ -79,8 +79,10 @@ def _payloads(source: Input, data: Array) -> Array:
     whole = data if data.dtype.kind in "iu" else np.rint(data).astype(np.int64)
     low, high = payload_limits(source)
     if (whole is not data and (whole != data).any()) or (whole.size and (whole.min() < low or whole.max() > high)):
+        counts = bool((whole == data).all() and whole.min() >= 0)
         raise UsageError(
             "D2E-INPUT-003", f"the input must hold integers from {low} to {high} (coding {source.coding!r})",
-            hint="Encode the data first (--encoder), or state the input's coding.",
+            hint=f"Counts of events need --max-payload {int(whole.max())}, real values an --encoder." if counts
+            else "Encode the data first (--encoder), or state the input's coding.",
         )
     return whole

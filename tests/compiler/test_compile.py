@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.backends.source_networks import STEPS, random_source
 
 import d2e
 from d2e.backends.loihi2.targets import Loihi2Target
+from d2e.compiler.data import Data
+from d2e.compiler.measure import EVENTS, measure
 from d2e.compiler.program import Program
 from d2e.compiler.target import one_of, positive
 from d2e.ir import (
@@ -20,8 +23,10 @@ from d2e.ir import (
     LIF,
     Affine,
     Continuous,
+    Conv2d,
     D2EError,
     Edge,
+    Flatten,
     GateError,
     Input,
     InternalError,
@@ -31,7 +36,9 @@ from d2e.ir import (
     Output,
     UnsupportedError,
     UsageError,
+    reference,
 )
+from d2e.ir.network import chain
 
 HALVES = np.array([[0.6, 0.6, -0.2, -0.2], [-0.2, -0.2, 0.6, 0.6]])
 SEEDS = [3, 5, 8, 11, 14, 17, 22, 40]
@@ -216,6 +223,42 @@ def test_options_out_of_range_are_told(options: dict[str, Any], code: str) -> No
     with pytest.raises(UsageError) as caught:
         d2e.compile(toy(), **options)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_counts_of_events_are_data_of_any_type(dtype: Any, tmp_path: Path) -> None:
+    """A recording as [samples, time, polarity, height, width]: how many events came in a step."""
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 4, (6, 90, 2, 5, 5)).astype(dtype)
+    np.savez(tmp_path / "events.npz", x=counts, y=np.arange(6) % 4)
+    network = chain([
+        ("input", Input(shape=(2, 5, 5), max_payload=3)), ("conv", Conv2d(weight=rng.normal(0.03, 0.1, (4, 2, 5, 5)))),
+        ("neurons", IF(shape=(4, 1, 1))), ("flat", Flatten()), ("output", Output(shape=(4,))),
+    ])
+    file = str(tmp_path / "events.npz")
+    program = d2e.compile(network, calibration=file, eval=file, passes="discretise,canonicalise,fold-thresholds,quantise")
+    expected = reference.run(program.network, counts.astype(np.int64))
+    np.testing.assert_array_equal(reference.run(program.network, counts).counts["neurons"], expected.counts["neurons"])
+    again = d2e.compile(network, calibration=counts.astype(np.int64), eval=(counts.astype(np.int64), np.arange(6) % 4),
+                        passes="discretise,canonicalise,fold-thresholds,quantise")
+    assert program.network.same(again.network)
+    assert program.report["accuracy"] == again.report["accuracy"]
+
+
+def test_counts_beyond_the_payload_say_what_to_state() -> None:
+    with pytest.raises(UsageError) as caught:
+        d2e.compile(toy(), eval=np.full_like(toy_data()[0], 7))
+    assert caught.value.code == "D2E-INPUT-003"
+    assert "--max-payload 7" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_payloads_are_messages_or_as_many_events(events: bool) -> None:
+    network = toy().with_metadata(**({EVENTS: True} if events else {}))
+    network = network.with_nodes({network.inputs[0]: replace(network.input, max_payload=3)})
+    frames = 3 * np.asarray(toy_data()[0])
+    sent = measure(network, Data(frames)).input_messages
+    np.testing.assert_array_equal(sent, (frames if events else frames != 0).sum(axis=(0, 1)) / len(frames))
 
 
 @pytest.mark.parametrize("text", ["volts=3", "cores=none", "cores=-1", "cores=²", "cores", "chips=1.5"])

@@ -19,6 +19,10 @@ LEVEL_MAX = 255
 """Levels count as multiples of one factor where these multiples are not larger."""
 NOISE = 1e-4
 """Of a step: what single precision leaves of a weight on a grid."""
+_SINGLE = 1e-6
+"""Of a weight: more than single precision takes from it, so that 0.1 still goes ten times into 1."""
+_TRIED = 48
+"""Thresholds tried below the largest."""
 
 
 def threshold_of(node: Neuron) -> float:
@@ -48,7 +52,7 @@ def candidate_units(
     wanted = {"max": [widest / top], "percentile": [outlier / top]}
     wanted["all"] = [widest / top * f for f in np.geomspace(1.0, 0.25, 13)] + wanted["percentile"]
     exact = {m: {dividing(node, u, grid) for u in units} for m, units in wanted.items()}
-    exact["all"] |= _lossless(node, weights, top, grid)
+    exact["all"] |= _lossless(node, weights, top, grid) | _finest(node, weights, top, grid)
     return {m: _rising(node, sorted(units, reverse=True)) for m, units in exact.items()}
 
 
@@ -94,6 +98,20 @@ def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
     return levels.factor / steps
 
 
+def _finest(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> set[float]:
+    """Where any integer may be the threshold: the last ones before the widest weights are cut, for some round better."""
+    if grid.mantissa_max or isinstance(node, (LI, MultiThreshold)):
+        return set()
+    theta = threshold_of(node)
+    ends = [(top, max((float(w.max()) for w in weights), default=0.0)),
+            (top + 1, -min((float(w.min()) for w in weights), default=0.0))]
+    whole = [theta / v * t for t, v in ends if v > 0]
+    if not whole:
+        return set()
+    last = min(int(theta / v * (t + 0.5 - NOISE)) for t, v in ends if v > 0)
+    return {dividing(node, theta / max(1, n), grid) for n in (*range(last - _TRIED, last + 1), *map(round, whole))}
+
+
 def _lossless(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> set[float]:
     """The coarsest unit that rounds no weight, where there is one: pooling, or a model trained on a grid.
 
@@ -103,7 +121,7 @@ def _lossless(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> s
     if values is None or not values.size:
         return set()
     for k in range(1, top + 1):
-        unit = dividing(node, float(values[-1]) / k or 1.0, grid)
+        unit = dividing(node, float(values[-1]) / k * (1 - _SINGLE) or 1.0, grid)
         steps = values / unit
         if steps[-1] <= top + NOISE and np.abs(steps - np.rint(steps)).max() < NOISE:
             whole = grid.arithmetic.fraction_bits == 0

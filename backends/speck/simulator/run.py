@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from d2e.backends.speck.configuration import Configuration
-from d2e.backends.speck.events import from_frames
+from d2e.backends.speck.events import Events, from_frames
 from d2e.backends.speck.simulator import kernels
 from d2e.backends.speck.simulator.cores import population
 from d2e.backends.speck.simulator.plan import make_plan
 from d2e.backends.speck.simulator.reference import Order
+from d2e.backends.speck.simulator.stream import Streamed, stream
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -68,6 +69,26 @@ class Simulator:
         for done in [_workers(workers).submit(self._chunk, frames[chunk], chunk, trace, record) for chunk in chunks]:
             self._add(done.result())
         return trace
+
+    def stream(self, events: Events, *, window_us: int = 1000, duration_us: int | None = None) -> Streamed:
+        """Send timed events, one sample from rest, in one thread.
+
+        Args:
+            events: in the coordinates of the network's input; timestamps are microseconds from its start.
+            window_us: input time over which the peaks of synaptic operations are taken.
+            duration_us: of the input, at least: edges of the slow clock go on up to there; None: up to the last event.
+
+        Returns:
+            What every core and population did.
+
+        Raises:
+            UsageError: D2E-SPECK-063 for timestamps that fall or are negative, -064 for an event outside the input.
+        """
+        found = stream(self.configuration, self.plan, events, breadth=self.order == "breadth", window_us=window_us,
+                       duration_us=duration_us)
+        for core, run in found.cores.items():
+            self._saturated[core] += run.saturated
+        return found
 
     def _room(self, batch: int, steps: int, record: Record) -> Trace:
         def room(*lead: int) -> dict[str, Array]:

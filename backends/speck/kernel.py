@@ -150,10 +150,10 @@ class _Axis:
 
 
 def _strides(axis: list[_Axis]) -> list[int]:
-    """The chip's strides that serve all windows: theirs, or any where there is one output only."""
-    if axis[0].outputs == 1:
-        return list(STRIDES)
+    """The chip's strides that serve all windows: theirs; any, theirs first, where there is one output only."""
     wanted = {a.stride for a in axis}
+    if axis[0].outputs == 1:
+        return sorted(STRIDES, key=lambda s: s not in wanted)
     return [s for s in wanted if len(wanted) == 1 and s in STRIDES]
 
 

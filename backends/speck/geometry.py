@@ -85,7 +85,7 @@ def input_space(network: Network) -> Space:
 
 def _geometry(network: Network, name: str, spaces: dict[str, Space]) -> Geometry:
     shape = network.neuron(name).shape
-    paths = list(paths_into(network, name))
+    paths = [p for p in paths_into(network, name) if not p.recurrent]  # the rules tell of the others
     if not paths:
         raise Faults(Finding("D2E-SPECK-016", "receives no events", name, "Connect it, or remove it."))
     parts = [_part(network, p, spaces[p.source], shape) for p in paths]

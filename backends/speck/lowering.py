@@ -94,6 +94,7 @@ def configure(network: Network) -> Configuration:
         options.get("chip", "speck2f"), chosen, source,
         {layer.name: Placed(layer.shape, tuple(parts[layer.name])) for layer in every}, output,
         1e6 / step_us(network) if slow else None, camera(source) if options.get("input") == "camera" else None, readout,
+        {"events": options.get("events", "mixed")},
     )
 
 

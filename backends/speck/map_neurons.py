@@ -83,8 +83,8 @@ class MapNeurons(Pass):
             result = _neuron(result, name)
         geometry, findings = geometries(result)
         raise_findings(findings)
-        for finding in odd_maps(result, geometry):
-            result = warn(result, finding.code, finding.message, finding.node)
+        for name, what in odd_maps(result, geometry):
+            result = warn(result, "D2E-SPECK-025", what, name)
         for name, each in geometry.items():
             result = _strong_weights(_biased(result, name), name, each)
         return result

@@ -168,8 +168,8 @@ def source_findings(network: Network, options: Mapping[str, Any]) -> list[Findin
     return [*found, *options_fit(network, options)]
 
 
-def odd_maps(network: Network, geometry: Mapping[str, Geometry]) -> Iterator[Finding]:
-    """Pooling that leaves a rest: its events lie outside the next layer's map."""
+def odd_maps(network: Network, geometry: Mapping[str, Geometry]) -> Iterator[tuple[str, str]]:
+    """(layer, what happens) where pooling leaves a rest: its events lie outside the next layer's map."""
     for name, each in geometry.items():
         for link in each.links:
             node = network.nodes[link.source]
@@ -177,7 +177,5 @@ def odd_maps(network: Network, geometry: Mapping[str, Geometry]) -> Iterator[Fin
             shape: Shape = known.output if known is not None else getattr(node, "shape", ())
             if any(n % link.pooling for n in shape[1:]) and max(each.form.padding) > 0:
                 maps = " x ".join(map(str, shape[1:]))
-                yield Finding("D2E-SPECK-025", f"takes maps of {maps} pooled by {link.pooling}, and pads them: events of "
-                              "the rest lie outside its map; here they are dropped, what the chip does with them is not "
-                              "documented", name, severity="warning")
-
+                yield name, (f"takes maps of {maps} pooled by {link.pooling}, and pads them: events of the rest lie outside "
+                             "its map; here they are dropped, what the chip does with them is not documented")

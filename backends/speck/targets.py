@@ -1,0 +1,175 @@
+"""The Speck targets: the pipeline they compose, the engines they run, the files they emit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d2e.backends.speck.limits import ARITHMETIC, LIMITS, POOLINGS, THRESHOLD_MAX
+from d2e.backends.speck.lowering import configure
+from d2e.backends.speck.map_neurons import CheckRules, MapNeurons, ToEvents, eventful
+from d2e.backends.speck.place import Place
+from d2e.compiler.passes.base import Pass
+from d2e.compiler.passes.canonicalise import Canonicalise
+from d2e.compiler.passes.discretise import Discretise
+from d2e.compiler.passes.encode_input import EncodeInput
+from d2e.compiler.passes.fold_thresholds import FoldThresholds
+from d2e.compiler.passes.quantise import Grid, Quantise
+from d2e.compiler.target import Limit, Option, one_of
+from d2e.ir import FixedPoint, Network, UsageError, reference
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record, Trace
+
+if TYPE_CHECKING:
+    from d2e.backends.speck.simulator.run import Simulator
+
+    from d2e.backends.speck.device.protocol import Board
+
+WEIGHT_BITS = int(LIMITS["weight_bits"].value)
+GRID = Grid(
+    weight_bits=WEIGHT_BITS, conv_bits=WEIGHT_BITS, linear_bits=WEIGHT_BITS, threshold_max=THRESHOLD_MAX, mantissa_max=0,
+    exponent_max=0, bias_mantissa=int(LIMITS["bias"].value), bias_exponents=range(1), bias_max=int(LIMITS["bias"].value),
+    state_max=None, sum_max=1 << 31, burst_thresholds=False, below_threshold=True,
+    arithmetic=FixedPoint(fraction_bits=0, u_bits=32, u_overflow="refuse", v_bits=32),
+)
+"""Weights of 8 bits, biases and thresholds of 16 bits, each in its own range; the state gets its 16 bits in to-events."""
+
+INPUT_BITS = 4
+"""Width of real values as payloads unless stated: a payload of n is n events."""
+
+OPTIONS = {
+    "input": one_of("host", "camera", help="who sends the events"),
+    "readout": one_of("host", "pins", help="who reads the output: its spikes, or the readout block's classes"),
+    "events": one_of("mixed", "raster", help="order of a frame's events within its step"),
+    "order": one_of("depth", "breadth", help="order in which the simulator lets spikes go on"),
+}
+
+
+@dataclass(frozen=True)
+class SpeckTarget:
+    """Speck, or its simulator.
+
+    Attributes:
+        chip: "speck2f" or "speck2e".
+        hardware: whether the default engine is a board.
+    """
+
+    name: str
+    summary: str
+    chip: str
+    engines: tuple[str, ...]
+    predictor: str
+    hardware: bool = False
+    bit_exact_with: str | None = "the chip's documented rules"
+    state_bits: int = ARITHMETIC.v_bits
+    limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
+    options: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
+
+    def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
+        """Source network to placed neurons that live by events."""
+        chosen = {
+            key: options[key] for key in ("weight_bits", "budget", "scale", "percentile", "calibration", "time_steps")
+            if options.get(key) is not None
+        }
+        low, high = options.get("input_range") or (None, None)
+        own = {"chip": self.chip, **{key: options[key] for key in OPTIONS if key in options}}
+        return [
+            Discretise(dt=options.get("dt")), Canonicalise(pooling=POOLINGS[1:]), CheckRules(options=own),
+            EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
+                        evaluation=options.get("evaluation"), widest=INPUT_BITS, signed=False),
+            FoldThresholds(), Quantise(grid=GRID, **chosen), MapNeurons(),
+            Place(camera=own.get("input") == "camera", calibration=options.get("calibration")), ToEvents(),
+        ]
+
+    def lowered(self, network: Network) -> bool:
+        """Whether a network has its cores and runs by events."""
+        return eventful(network) is None and "placement" in network.metadata
+
+    def prepare(self, network: Network, engine: str) -> None:
+        """Raise what would stop `run`.
+
+        Raises:
+            UsageError: D2E-USE-007 for an engine this target does not have.
+            MissingError: D2E-SPECK-070 where samna is not installed.
+        """
+        if engine not in self.engines:
+            raise UsageError("D2E-USE-007", f"target {self.name} has no engine {engine!r}",
+                             hint=f"Engines: {', '.join(self.engines)}.")
+        if engine == self.chip:
+            from d2e.backends.speck.device.samna import require
+
+            require()
+
+    def run(
+        self, network: Network, frames: Array, *, engine: str, record: Record = "counts", folder: Path | None = None
+    ) -> Trace:
+        """Run a lowered network; see `d2e.ir.reference.run`. Spikes are told by the step of the event that caused them.
+
+        Raises:
+            MissingError: D2E-SPECK-070.. without samna or a board.
+        """
+        self.prepare(network, engine)
+        checked = reference.check_frames(network, frames)
+        if engine == self.predictor:
+            return simulator(network).run(checked, record)
+        if engine == "reference":
+            from d2e.backends.speck.simulator.reference import run as run_plainly
+
+            return run_plainly(configure(network), checked, record, **_ways(network))
+        from d2e.backends.speck.device.run import run_on_board
+
+        return run_on_board(_board(self.chip, engine), configure(network), checked, record)
+
+    def overflows(self, network: Network) -> Mapping[str, int]:
+        """Population -> updates that left 16 bits in all simulator runs of this network so far."""
+        return simulator(network).overflows
+
+    def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
+        """Write ``speck_config.json``, ``deploy.py`` and ``sinabs_model.py``."""
+        from d2e.backends.speck.emit import emit
+
+        return emit(configure(network), folder)
+
+    def latency(self, network: Network) -> int:
+        """Steps from a frame to the output it causes: none, events go on at once."""
+        return 0
+
+
+def _ways(network: Network) -> dict[str, Any]:
+    """How frames become events, and in which order these are simulated."""
+    options = network.metadata.get("speck", {})
+    return {"order": options.get("order", "depth"), "events": options.get("events", "mixed")}
+
+
+@lru_cache(maxsize=4)
+def simulator(network: Network) -> Simulator:
+    """The simulator of a network, planned once (networks are immutable and compare by identity)."""
+    from d2e.backends.speck.simulator.run import Simulator
+
+    return Simulator(configure(network), **_ways(network))
+
+
+def _board(chip: str, engine: str) -> Board:
+    if engine == chip:
+        from d2e.backends.speck.device.samna import SamnaBoard
+
+        return SamnaBoard(chip)
+    from d2e.backends.speck.device.simulated import SimulatedBoard
+
+    return SimulatedBoard()
+
+
+def _targets(chip: str, name: str) -> tuple[SpeckTarget, SpeckTarget]:
+    simulated = f"{chip}-sim"
+    return (
+        SpeckTarget(simulated, f"SynSense {name}, simulated event by event on this computer", chip,
+                    (simulated, "reference", "simulated-board"), simulated),
+        SpeckTarget(chip, f"SynSense {name}, the board (needs hardware and samna)", chip,
+                    (chip, simulated, "reference", "simulated-board"), simulated, hardware=True),
+    )
+
+
+TARGETS: tuple[SpeckTarget, ...] = (*_targets("speck2f", "Speck 2f"), *_targets("speck2e", "Speck 2e"))

@@ -1,11 +1,11 @@
 """Runs this program on a Speck: ``python deploy.py --input frames.npy --output result.npz``.
 
 Needs samna and a development kit; never run on a board. Frames are integers [batch, time, *input shape], in .npy or as
-``x`` of an .npz; real values where the program has an encoder. Events are an .npz with ``t`` (microseconds from the
-sample's start), ``x``, ``y``, ``p`` (feature; polarity) and, for several samples, ``sample``. The result holds ``output``
-[batch, time, *out] and ``counts/NAME`` [batch, *shape] of the output, with --monitor all of every population, with
---record spikes ``spikes/NAME`` [batch, time, *shape]; ``wall_s`` and ``last_spike_us`` [batch]; with --power
-``power/rails`` and, in watts per rail, ``power/idle``, ``power/total`` and ``power/dynamic``.
+``x`` of an .npz; real values where the program has an encoder. Events are an .npz (or a structured .npy) with ``t``
+(microseconds from the sample's start), ``x``, ``y``, ``p`` (feature; polarity) and, for several samples, ``sample``. The
+result holds ``output`` [batch, time, *out] and ``counts/NAME`` [batch, *shape] of the output, with --monitor all of every
+population, with --record spikes ``spikes/NAME`` [batch, time, *shape]; ``wall_s`` and ``last_spike_us`` [batch]; with
+--power ``power/rails`` and, in watts per rail, ``power/idle``, ``power/total`` and ``power/dynamic``.
 """
 # mypy: disable-error-code="import-not-found"
 
@@ -32,11 +32,13 @@ class Misuse(Exception):
 
 
 def load_input(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npy (as ``x``) or .npz file."""
+    """The arrays of a .npz, the columns of a structured .npy, or a .npy as ``x``."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            if not isinstance(loaded, np.ndarray):
+                return dict(loaded)
+            return {name: loaded[name] for name in loaded.dtype.names} if loaded.dtype.names else {"x": loaded}
     except OSError as error:
         raise Misuse(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception:
@@ -97,6 +99,8 @@ def from_events(source: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[t
         raise Misuse("the arrays of the events must be integers, equally many each")
     if not len(t):
         raise Misuse("the input holds no event")
+    if source["space"][0] < 3:  # polarities: -1 is 0, and one feature takes both
+        p = np.maximum(p, 0) if source["space"][0] == 2 else zeros
     for name, values, size in zip(("p", "y", "x"), (p, y, x), source["space"], strict=True):
         if values.min() < 0 or values.max() >= size:
             raise Misuse(f"{name} of the events reaches from {values.min()} to {values.max()}, not 0 to {size - 1}")

@@ -17,6 +17,8 @@ from tests.backends.speck.board_configurations import chain, frames_for, with_ca
 from d2e.backends.speck.configuration import Configuration, Destination
 from d2e.backends.speck.emit import emit
 from d2e.backends.speck.events import from_frames
+from d2e.backends.speck.simulator.reference import Chip
+from d2e.backends.speck.simulator.reference import run as simulate
 from d2e.ir.encoding import Encoder
 
 STAND_IN = Path(__file__).parent / "samna_stand_in"
@@ -94,6 +96,38 @@ def test_spikes_come_back_as_arrays_of_the_network(answered: tuple[Deployed, np.
     assert not [key for key in result if key.startswith("power")]
 
 
+def predicted(configuration: Configuration, frames: np.ndarray) -> dict[str, np.ndarray]:
+    """What the chip's rules say that a board answers: ``SAMPLE/CORE`` -> rows of (microseconds, feature, y, x)."""
+    rows: dict[str, list[list[int]]] = {f"{i}/{core}": [] for i in range(len(frames)) for core in configuration.cnn_layers}
+    for i, sample in enumerate(frames):
+        chip = Chip(configuration)
+        for t, step in enumerate(sample):
+            chip.edge()
+            events = from_frames(step[None], step_us=2000)
+            for moment, *event in zip(events.timestamp, events.feature, events.y, events.x, strict=True):
+                chip.sent.clear()
+                chip.send(tuple(map(int, event)))  # type: ignore[arg-type]
+                for number, spike in chip.sent:
+                    rows[f"{i}/{number}"].append([2000 * t + int(moment) + 3, *spike])
+    return {key: np.array(found, np.int64).reshape(-1, 4) for key, found in rows.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"biases": True}, {"readout": True}, {"whole": True}], ids=str)
+def test_a_board_that_follows_the_rules_gives_the_result_of_the_simulator(tmp_path: Path, options: dict[str, bool]) -> None:
+    configuration = chain(7, **options)
+    deployed = Deployed(tmp_path / "target", configuration)
+    frames = frames_for(configuration, batch=2, steps=6, seed=7)
+    np.save(deployed.folder / "frames.npy", frames)
+    deployed.answers = predicted(configuration, frames)
+    result = deployed.result("--input", "frames.npy", "--monitor", "all", "--record", "spikes")
+    expected = simulate(configuration, frames, "spikes")
+    assert expected.output.sum() > 10
+    assert np.array_equal(result["output"], expected.output)
+    for name, spikes in expected.spikes.items():
+        assert np.array_equal(result[f"spikes/{name}"], spikes), name
+        assert np.array_equal(result[f"counts/{name}"], expected.counts[name]), name
+
+
 def test_only_the_output_is_monitored_unless_all_is_asked_for(
     answered: tuple[Deployed, np.ndarray, dict[str, np.ndarray]]
 ) -> None:
@@ -157,6 +191,17 @@ def test_real_values_are_encoded_as_d2e_encodes_them(tmp_path: Path, order: str)
         assert len(events) > 100
         assert [row[2:] for row in sent] == np.stack([events.feature, events.y, events.x], axis=1).tolist()
         assert [row[0] - LEAD_US for row in sent] == events.timestamp.tolist()
+
+
+def test_a_recording_as_tonic_has_it(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path / "target", chain())
+    recording = np.zeros(3, [("x", "i2"), ("y", "i2"), ("p", "i1"), ("t", "i8")])
+    recording["t"], recording["p"], recording["x"], recording["y"] = [1, 2, 2], [-1, 1, -1], [5, 0, 0], [0, 7, 1]
+    np.save(deployed.folder / "recording.npy", recording)
+    deployed.result("--input", "recording.npy")
+    assert deployed.log["inputs"] == [[
+        [LEAD_US + 1, 3, 0, 0, 5], [LEAD_US + 2, 3, 1, 7, 0], [LEAD_US + 2, 3, 0, 1, 0],
+    ]]
 
 
 def test_what_is_written_to_the_chip_is_what_the_file_says(tmp_path: Path) -> None:

@@ -8,14 +8,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.backends.speck.board_configurations import chain, frames_for
+from tests.backends.speck.board_configurations import branches, chain, frames_for, with_camera
 
 from d2e.backends.speck.configuration import Configuration
+from d2e.backends.speck.device.protocol import Board
 from d2e.backends.speck.device.run import monitored, places, run_on_board
 from d2e.backends.speck.device.samna import SamnaBoard, require
+from d2e.backends.speck.device.simulated import SimulatedBoard
+from d2e.backends.speck.events import from_frames
+from d2e.backends.speck.simulator.run import Simulator
 from d2e.ir import MissingError, UsageError
 
 STAND_IN = Path(__file__).parent / "samna_stand_in"
@@ -83,6 +88,47 @@ def test_a_run_on_a_board_is_a_run(tmp_path: Path) -> None:
         assert (trace["board/0"].sum(), trace["board/0"][1, 0, 0], trace["board/3"].sum()) == (1, 1, 0)
     sent = json.loads((tmp_path / "log.json").read_text())["inputs"]
     assert [len(each) for each in sent] == [int(sample.sum()) for sample in frames]
+
+
+CASES = {
+    "chain": chain(), "biases": chain(1, biases=True), "readout": chain(2, readout=True), "whole": chain(3, whole=True),
+    "camera": with_camera(4), "branches": branches(), "one millisecond": chain(5, dt=None),
+    "raster": replace(chain(6), notes={"events": "raster"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("order", ["depth", "breadth"])
+def test_the_simulated_board_runs_frames_as_the_simulator(case: str, order: Any) -> None:
+    configuration = CASES[case]
+    frames = frames_for(configuration, batch=3, steps=5, seed=1)
+    expected = Simulator(configuration, order=order, events=configuration.notes.get("events", "mixed")).run(frames, "spikes")
+    found = run_on_board(SimulatedBoard(order), configuration, frames, "spikes")
+    assert expected.output.sum() > 10
+    assert np.array_equal(found.output, expected.output)
+    for name, spikes in expected.spikes.items():
+        assert np.array_equal(found.spikes[name], spikes), name
+        assert np.array_equal(found.counts[name], expected.counts[name]), name
+    counted = run_on_board(SimulatedBoard(order), configuration, frames, monitor="output")
+    assert np.array_equal(counted.output, expected.output)
+    assert (list(counted.counts), counted.spikes) == ([configuration.output], {})
+
+
+def test_the_simulated_board_keeps_to_the_protocol() -> None:
+    configuration = monitored(chain(), ["b"])
+    board: Board = SimulatedBoard()
+    board.open()
+    board.configure(configuration)
+    events = from_frames(frames_for(configuration, batch=1)[0], step_us=2000)
+    heard = board.stream(events)
+    assert heard.keys() == board.counts().keys() == {0, 5}
+    for core, spikes in heard.items():
+        counts = np.zeros_like(board.counts()[core])
+        np.add.at(counts, (spikes.feature, spikes.y, spikes.x), 1)
+        assert np.array_equal(counts, board.counts()[core])
+        assert set(spikes.timestamp.tolist()) <= set(events.timestamp.tolist())
+    assert board.power() is None
+    board.close()
 
 
 def test_samna_is_looked_up_and_not_imported() -> None:

@@ -21,6 +21,7 @@ from tests.backends.speck.sinabs_equality.samna_stand_in import standing_in
 from d2e.backends.speck import sinabs_text
 from d2e.backends.speck.configuration import Configuration, Destination, Part, Placed, Source
 from d2e.backends.speck.emit import emit
+from d2e.backends.speck.simulator.run import Simulator
 from d2e.ir import UsageError
 
 CONFIGURATIONS = {
@@ -144,8 +145,6 @@ def one_event_per_step(rng: np.random.Generator, space: tuple[int, int, int], st
 @pytest.mark.parametrize("seed", range(4))
 def test_one_event_per_step_gives_sinabs_the_spikes_of_the_chip(tmp_path: Path, seed: int) -> None:
     """Where no neuron gets two events in a step that matter: positive weights below the threshold, single spikes."""
-    from d2e.backends.speck.simulator.run import Simulator
-
     configuration = chain(seed)
     softer = {i: replace(layer, weights=np.abs(layer.weights) // 8, threshold_high=90, return_to_zero=False)
               for i, layer in configuration.cnn_layers.items()}
@@ -161,7 +160,7 @@ def test_one_event_per_step_gives_sinabs_the_spikes_of_the_chip(tmp_path: Path, 
     ours = Simulator(configuration).run(frames[None], "spikes")
     for name, placed in configuration.populations.items():
         assert np.array_equal(theirs[name].numpy().reshape(400, *placed.shape), ours.spikes[name][0]), name
-        assert ours.counts[name].sum() > 20, name
+        assert ours.counts[name].sum() > 10, name
 
 
 def test_a_network_sinabs_cannot_hold_is_named(tmp_path: Path) -> None:

@@ -90,6 +90,9 @@ def test_spikes_come_back_as_arrays_of_the_network(answered: tuple[Deployed, np.
     for name, expected in told.items():
         assert np.array_equal(result[f"spikes/{name}"], expected), name
         assert np.array_equal(result[f"counts/{name}"], expected.sum(axis=1)), name
+    written = deployed.log["applied"][0]
+    assert (written["readout"]["enable"], written["readout"]["readout_configuration_sel"]) == (True, 3)
+    assert written["cnn_layers"][6]["destinations"][0]["layer"] == 12
     last = [deployed.answers[f"{sample}/6"][:, 0].max() for sample in range(2)]
     assert np.array_equal(result["last_spike_us"], last)
     assert result["wall_s"].shape == (2,)

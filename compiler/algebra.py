@@ -233,26 +233,61 @@ def chain_shape(nodes: Sequence[Synapse], shape: Shape, name: str) -> Shape:
 
 
 def as_matrix(nodes: list[Synapse], shape: Shape, name: str) -> Array:
-    """A chain of linear maps of frames of ``shape`` as one matrix [out, in], by applying it to unit frames.
+    """A chain of linear maps of frames of ``shape`` as one matrix [out, in]: what each output reads, traced back.
 
     Raises:
         UnsupportedError: D2E-CANON-001 beyond `MATRIX_LIMIT` weights.
     """
-    size = math.prod(shape)
-    end = chain_shape(nodes, shape, name)
-    total = size * math.prod(end)
-    if total > MATRIX_LIMIT:
+    shapes = [shape]
+    for node in nodes:
+        shapes.append(output_shape(name, node, shapes[-1]))
+    size, end = math.prod(shape), math.prod(shapes[-1])
+    if size * end > MATRIX_LIMIT:
         raise UnsupportedError(
-            "D2E-CANON-001", f"these linear layers only merge into a dense matrix of {total:,} weights, "
+            "D2E-CANON-001", f"these linear layers only merge into a dense matrix of {size * end:,} weights, "
             f"the limit is {MATRIX_LIMIT:,}", node=name, hint="Put a neuron layer between them.",
         )
-    columns = []
-    step = max(1, _CHUNK // size)
-    for start in range(0, size, step):
-        units = np.zeros((min(step, size - start), size))
-        units[np.arange(units.shape[0]), start + np.arange(units.shape[0])] = 1
-        columns.append(run_chain(nodes, units.reshape(-1, *shape), shape).reshape(units.shape[0], -1))
-    return np.concatenate(columns).T
+    matrix = np.empty((end, size))
+    step = max(1, _CHUNK // max(math.prod(s) for s in shapes))
+    for start in range(0, end, step):
+        rows = np.eye(min(step, end - start), end, start).reshape(-1, *shapes[-1])
+        for node, before in zip(reversed(nodes), reversed(shapes[:-1]), strict=True):
+            rows = _traced_back(node, rows, before)
+        matrix[start : start + step] = rows.reshape(-1, size)
+    return matrix
+
+
+def _traced_back(node: Synapse, rows: Array, shape: Shape) -> Array:
+    """Factors [n, *output shape] of what a map sends as factors [n, *shape] of what it receives."""
+    if isinstance(node, Linear):
+        return np.asarray(np.matmul(rows, node.weight))
+    if isinstance(node, Scale):
+        return rows * node.scale
+    if isinstance(node, (Conv1d, Conv2d, SumPool2d, AvgPool2d)):
+        return _windows_traced_back(node, rows, shape)
+    return rows.reshape(-1, *shape)
+
+
+def _windows_traced_back(node: Conv1d | Conv2d | SumPool2d | AvgPool2d, rows: Array, shape: Shape) -> Array:
+    """Every output gives each element of its window its share."""
+    if isinstance(node, (Conv1d, Conv2d)):
+        kernel, dilation, pads, groups = node.weight.shape[2:], node.dilation, padding_pairs(node), node.groups
+    else:
+        kernel, dilation, pads, groups = node.kernel_size, (1, 1), tuple((p, p) for p in node.padding), shape[0]
+    space = rows.shape[2:]
+    total = np.zeros((len(rows), shape[0], *(n + a + b for n, (a, b) in zip(shape[1:], pads, strict=True))))
+    for tap in np.ndindex(*kernel):
+        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
+        where = [slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, node.stride, space, strict=True)]
+        part = total[:, :, *where]
+        if isinstance(node, (Conv1d, Conv2d)):
+            weight = node.weight[:, :, *tap].reshape(groups, -1, shape[0] // groups)
+            shares = rows.reshape(len(rows), groups, weight.shape[1], -1)
+            part += np.matmul(weight.swapaxes(1, 2), shares).reshape(part.shape)
+        else:
+            part += rows
+    inside = tuple(slice(a, a + n) for n, (a, _) in zip(shape[1:], pads, strict=True))
+    return np.asarray(total[:, :, *inside] / (math.prod(kernel) if isinstance(node, AvgPool2d) else 1))
 
 
 def split_delays(nodes: list[Synapse], name: str) -> tuple[list[Synapse], int]:

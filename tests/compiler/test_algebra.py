@@ -13,6 +13,8 @@ from d2e.ir import AvgPool2d, Conv1d, Conv2d, Delay, Flatten, Linear, Scale, Sum
 from d2e.ir.nodes import Shape
 from d2e.ir.shapes import output_shape
 
+RNG = np.random.default_rng(9)
+
 
 def frames(shape: Shape, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(3, *shape))
@@ -186,6 +188,31 @@ def test_a_dense_matrix_beyond_the_limit_is_told(monkeypatch: pytest.MonkeyPatch
     chain: list[Synapse] = [Conv2d(weight=np.ones((1, 1, 1, 1))), Flatten(), Linear(weight=np.ones((2, 16)))]
     with pytest.raises(UnsupportedError, match="32 weights, the limit is 31"):
         simplify(chain, (1, 4, 4), "here")
+
+
+@pytest.mark.parametrize(("shape", "nodes"), [
+    ((3, 9, 8), [SumPool2d(kernel_size=(2, 2), stride=(2, 2)), Flatten(), Linear(weight=RNG.normal(size=(5, 48)))]),
+    ((2, 7, 8), [AvgPool2d(kernel_size=(3, 2), stride=(1, 2), padding=(1, 1)), Scale(scale=RNG.normal(size=(2, 1, 1)))]),
+    ((4, 6, 7), [Conv2d(weight=RNG.normal(size=(6, 2, 3, 2)), groups=2, stride=(2, 1), padding=(1, 0)), Flatten(),
+                 Linear(weight=RNG.normal(size=(3, 108)))]),
+    ((4, 6, 7), [Conv2d(weight=RNG.normal(size=(4, 1, 3, 2)), groups=4, dilation=(1, 2), padding="same")]),
+    ((4, 9), [Conv1d(weight=RNG.normal(size=(6, 2, 3)), groups=2, stride=(2,), dilation=(2,), padding=(2,))]),
+    ((2, 3, 4), [Linear(weight=RNG.normal(size=(5, 4))), Flatten(start_dim=1)]),
+], ids=lambda v: "-".join(n.kind for n in v) if isinstance(v, list) else "")
+def test_a_matrix_does_what_the_chain_does(shape: Shape, nodes: list[Synapse]) -> None:
+    matrix = algebra.as_matrix(nodes, shape, "x")
+    x = frames(shape)
+    want = algebra.run_chain(nodes, x, shape).reshape(len(x), -1)
+    np.testing.assert_allclose(x.reshape(len(x), -1) @ matrix.T, want, atol=1e-12)
+
+
+def test_pooling_before_a_dense_layer_repeats_its_columns() -> None:
+    weight = RNG.normal(size=(4, 32 * 32 * 32))
+    chain: list[Synapse] = [AvgPool2d(kernel_size=(2, 2), stride=(2, 2)), Flatten(), Linear(weight=weight)]
+    _, dense = simplify(chain, (32, 64, 64), "x")
+    assert isinstance(dense, Linear)
+    want = np.repeat(np.repeat(weight.reshape(4, 32, 32, 32) * 0.25, 2, axis=2), 2, axis=3)
+    np.testing.assert_array_equal(dense.weight, want.reshape(4, -1))
 
 
 def test_a_large_matrix_is_built_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

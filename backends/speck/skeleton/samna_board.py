@@ -271,12 +271,12 @@ class SamnaBoard:
         columns = [np.asarray(a).tolist() for a in (events.timestamp, events.feature, events.y, events.x)]
         for moment, feature, y, x in zip(*columns, strict=True):
             for goal in self._config["network"]["source"]["destinations"]:
-                spike = self._module.event.Spike()
-                spike.layer, spike.feature = goal["layer"], feature + goal["feature_shift"]
-                spike.y, spike.x = y // goal["pooling"], x // goal["pooling"]
-                spike.timestamp = LEAD_US + moment
                 room = self._layers[goal["layer"]]["dimensions"]["input_shape"]
-                if spike.feature < room["feature_count"] and spike.y < room["size"]["y"] and spike.x < room["size"]["x"]:
+                f, row, column = feature + goal["feature_shift"], y // goal["pooling"], x // goal["pooling"]
+                if f < room["feature_count"] and row < room["size"]["y"] and column < room["size"]["x"]:
+                    spike = self._module.event.Spike()
+                    spike.layer, spike.feature, spike.y, spike.x = goal["layer"], f, row, column
+                    spike.timestamp = LEAD_US + moment
                     sent.append(spike)
         return sent
 

@@ -67,7 +67,7 @@ class CnnLayer:
 
 @dataclass(frozen=True)
 class DvsLayer:
-    """``DVSLayerConfig``: what the chip's camera sends on. ``cut`` is the last pixel, inclusive; pairs are (x, y)."""
+    """``DVSLayerConfig``: what the chip's camera sends on. ``cut`` is the last pixel after pooling; pairs are (x, y)."""
 
     destinations: tuple[Destination, ...]
     origin: tuple[int, int] = (0, 0)

@@ -153,10 +153,13 @@ def _source(network: Network, destinations: Sequence[Destination]) -> Source:
 
 
 def camera(source: Source) -> DvsLayer:
-    """The camera's block for an input of 1 or 2 features: the largest field of view that pools to the input's size."""
+    """The camera's block for an input of 1 or 2 features: the largest field of view that pools to the input's size.
+
+    It pools, then cuts (datasheet, section 3.2.3; sinabs' DVSLayer): ``cut`` counts pooled pixels.
+    """
     features, height, width = source.space
     inner = source.destinations[0].pooling
     outer = next(p for p in (4, 2, 1) if p % inner == 0 and p // inner * max(height, width) <= LIMITS["camera"].value)
-    last = (outer // inner * width - 1, outer // inner * height - 1)
+    last = (width // inner - 1, height // inner - 1)
     return DvsLayer(tuple(Destination(d.layer) for d in source.destinations), cut=last, pooling=(outer, outer),
                     merge=features == 1)

@@ -16,6 +16,7 @@ import numpy as np
 from d2e.backends.speck.geometry import Geometry, geometries
 from d2e.backends.speck.limits import ARITHMETIC, LOWEST
 from d2e.backends.speck.rules import multiples, odd_maps, source_findings
+from d2e.compiler.measure import EVENTS
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.ir import IF, Finding, MultiThreshold, Network, Neuron, raise_findings
@@ -103,7 +104,8 @@ class ToEvents(Pass):
         narrow = network.with_nodes({
             n: replace(network.neuron(n), arithmetic=ARITHMETIC, max_spikes=1) for n in network.populations
         })
-        return narrow.with_metadata(speck={**network.metadata.get("speck", {}), "driven_by": "events"})
+        own = {**network.metadata.get("speck", {}), "driven_by": "events"}
+        return narrow.with_metadata(speck=own, **{EVENTS: True})
 
 
 def _neuron(network: Network, name: str) -> Network:

@@ -107,7 +107,7 @@ def _drift(name: str, source: Measured | None, program: Measured | None) -> dict
     """How often a population fires in the source, and by what share more or less in the program; bursts of n count n."""
     if source is None or program is None or name not in source.counts or name not in program.counts:
         return {}
-    before, after = (float(found.spikes(name).sum()) for found in (source, program))
+    before, after = (float(found.counts[name].sum()) / found.samples for found in (source, program))
     return {"spikes_source_per_sample": before, **({"drift": after / before - 1} if before else {})}
 
 

@@ -19,7 +19,7 @@ from d2e.compiler.replicas import merged
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
 from d2e.compiler.report.report import table_csv
-from d2e.compiler.target import Target, find
+from d2e.compiler.target import EventDriven, Streamed, Target, find
 from d2e.ir import Network, Quantized, UsageError, nirfile, to_text
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
@@ -110,6 +110,21 @@ class Program:
             return {n: table[n] for n in self.populations if n in table}
 
         return Result(trace.output, own(trace.counts), own(trace.spikes), own(trace.u), own(trace.v), name)
+
+    def stream(self, recording: Any, *, window_us: int = 1000) -> Streamed:
+        """Run one recording of timed events from rest, where the target lives by events.
+
+        Args:
+            recording: ``.npy`` or ``.npz`` file, or structured array, with columns t (microseconds), x, y and p.
+            window_us: input time over which the peaks of synaptic operations are taken.
+
+        Raises:
+            UsageError: D2E-USE-016 where the target runs in steps; D2E-DATA-001, D2E-SPECK-062..064 for the events.
+        """
+        if not isinstance(self.target, EventDriven):
+            raise UsageError("D2E-USE-016", f"target {self.target.name} runs in steps, not on timed events",
+                             hint="Give frames [batch, time, *shape].")
+        return self.target.stream(self.network, recording, window_us=window_us)
 
     def measure(self, source: data_sets.Source, *, engine: str | None = None) -> Measured:
         """Accuracy and spikes on data; see `d2e.compiler.data.load` for what data may be."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from d2e.compiler.passes.base import Pass
 from d2e.ir import Network, UsageError
@@ -109,6 +109,42 @@ class Target(Protocol):
 
     def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
         """Write the chip's files into ``folder``; returns facts for the manifest and the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """What a recording of timed events did.
+
+    Attributes:
+        duration_us: of the input.
+        events: how many came in.
+        counts: population -> spikes per neuron [*shape].
+        synops: population -> synaptic operations.
+        peak_synops_per_s: population -> the most within a window of input time, per second, on any one of its cores.
+        output_us, output: timestamp of the event that caused it, and flat index of the neuron, of every output spike.
+    """
+
+    duration_us: int
+    events: int
+    counts: Mapping[str, Array]
+    synops: Mapping[str, int]
+    peak_synops_per_s: Mapping[str, float]
+    output_us: Array
+    output: Array
+
+
+@runtime_checkable
+class EventDriven(Protocol):
+    """A target that also takes recordings of timed events, without steps."""
+
+    def stream(self, network: Network, recording: Any, *, window_us: int) -> Streamed:
+        """Run a lowered network on one recording, from rest, in the predictor.
+
+        Args:
+            network: lowered.
+            recording: a file, or a structured array with t (microseconds), x, y and p.
+            window_us: over which peaks are taken.
+        """
 
 
 def available() -> dict[str, Target]:

@@ -43,7 +43,7 @@ def from_frames(frames: Array, *, step_us: float = STEP_US, order: str = "mixed"
 
     Args:
         frames: integers >= 0 [time, features, height, width].
-        step_us: microseconds per step.
+        step_us: microseconds per step, at least 1.
         order: "mixed" or "raster".
 
     Returns:
@@ -59,8 +59,9 @@ def from_frames(frames: Array, *, step_us: float = STEP_US, order: str = "mixed"
         step, feature, y, x = (a[sorting] for a in (step, feature, y, x))
     counts = np.bincount(step, minlength=len(frames))
     within = np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts, counts)
-    spaced = step * step_us + within * (step_us / np.maximum(counts, 1)[step])
-    return Events(np.floor(spaced).astype(np.int64), *(a.astype(np.int32) for a in (feature, y, x)))
+    spaced = np.floor(step * step_us + within * (step_us / np.maximum(counts, 1)[step]))
+    inside = np.clip(spaced, np.ceil(step * step_us), np.ceil((step + 1) * step_us) - 1)  # whole microseconds of the step
+    return Events(inside.astype(np.int64), *(a.astype(np.int32) for a in (feature, y, x)))
 
 
 def _mixed(z: Array) -> Array:

@@ -8,6 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from d2e.backends.speck import aer
+from d2e.backends.speck.configuration import Configuration
+from d2e.backends.speck.events import Events
 from d2e.backends.speck.limits import ARITHMETIC, LIMITS, POOLINGS, THRESHOLD_MAX
 from d2e.backends.speck.lowering import configure
 from d2e.backends.speck.map_neurons import CheckRules, MapNeurons, ToEvents, eventful
@@ -18,21 +23,20 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Grid, Quantise
-from d2e.compiler.target import Limit, Option, one_of
+from d2e.compiler.target import Limit, Option, Streamed, one_of
 from d2e.ir import FixedPoint, Network, UsageError, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 if TYPE_CHECKING:
-    from d2e.backends.speck.simulator.run import Simulator
-
     from d2e.backends.speck.device.protocol import Board
+    from d2e.backends.speck.simulator.run import Simulator
 
 WEIGHT_BITS = int(LIMITS["weight_bits"].value)
 GRID = Grid(
     weight_bits=WEIGHT_BITS, conv_bits=WEIGHT_BITS, linear_bits=WEIGHT_BITS, threshold_max=THRESHOLD_MAX, mantissa_max=0,
     exponent_max=0, bias_mantissa=int(LIMITS["bias"].value), bias_exponents=range(1), bias_max=int(LIMITS["bias"].value),
-    state_max=None, sum_max=1 << 31, burst_thresholds=False, below_threshold=True,
+    state_max=None, sum_max=1 << 62, burst_thresholds=False, below_threshold=True,
     arithmetic=FixedPoint(fraction_bits=0, u_bits=32, u_overflow="refuse", v_bits=32),
 )
 """Weights of 8 bits, biases and thresholds of 16 bits, each in its own range; the state gets its 16 bits in to-events."""
@@ -123,6 +127,24 @@ class SpeckTarget:
 
         return run_on_board(_board(self.chip, engine), configure(network), checked, record)
 
+    def stream(self, network: Network, recording: Any, *, window_us: int) -> Streamed:
+        """Run timed events in the simulator; see `d2e.compiler.target.EventDriven`.
+
+        Raises:
+            UsageError: D2E-DATA-001, D2E-SPECK-062..064 for a recording that does not fit.
+        """
+        placed = simulator(network)
+        source = placed.configuration.source
+        given = isinstance(recording, (np.ndarray, Mapping))
+        events = aer.from_array(recording, source.space) if given else aer.read(recording, source.space)
+        done = placed.stream(events, window_us=window_us)
+        populations = placed.configuration.populations
+        return Streamed(
+            done.duration_us, len(events), done.counts, done.synops,
+            {name: max(done.cores[part.layer].peak_synops_per_s for part in own.parts) for name, own in populations.items()},
+            done.output.timestamp, _flat(done.output, placed.configuration),
+        )
+
     def overflows(self, network: Network) -> Mapping[str, int]:
         """Population -> updates that left 16 bits in all simulator runs of this network so far."""
         return simulator(network).overflows
@@ -136,6 +158,14 @@ class SpeckTarget:
     def latency(self, network: Network) -> int:
         """Steps from a frame to the output it causes: none, events go on at once."""
         return 0
+
+
+def _flat(events: Events, configuration: Configuration) -> Array:
+    """Index of the neuron of each event in its flattened population."""
+    parts = configuration.populations[configuration.output].parts
+    _, width, height = configuration.cnn_layers[parts[0].layer].dimensions.output_shape
+    index: Array = (events.feature * height + events.y) * width + events.x
+    return index
 
 
 def _ways(network: Network) -> dict[str, Any]:

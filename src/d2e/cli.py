@@ -174,12 +174,20 @@ def check_command(
 
 @app.command("run")
 def run_command(
-    program: to.Program, data: to.RunData, engine: to.Engine = None, samples: to.Samples = None,
-    record: to.Record = "counts", output: to.Results = None, as_json: to.Json = False,
+    program: to.Program, data: to.RunData = None, events: to.RunEvents = None, engine: to.Engine = None,
+    samples: to.Samples = None, record: to.Record = "counts", window_us: to.WindowUs = 1000, output: to.Results = None,
+    as_json: to.Json = False,
 ) -> None:
     """Run a program on data."""
     import d2e
     from d2e.compiler import results
+    from d2e.ir import UsageError
+
+    if events is not None and data is None:
+        print(results.stream_to_file(d2e.load(program), events, window_us=window_us, output=output, as_json=as_json))
+        return
+    if data is None or events is not None:
+        raise UsageError("D2E-USE-017", "a run needs --data or --events, one of them")
 
     print(results.run_to_file(
         d2e.load(program), data, engine=engine, samples=samples, record=record, output=output, as_json=as_json,

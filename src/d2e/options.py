@@ -63,7 +63,10 @@ Verbose = Annotated[bool, _option(_SHOWN, "What each pass measured.", "--verbose
 Check = Annotated[bool, _option(_SHOWN, "Only say what would stop it; write nothing.", "--check")]
 Program = Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")]
 Anything = Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")]
-RunData = Annotated[str, typer.Option("--data", help="Frames (.npy, or .npz with x and maybe y).", metavar="FILE")]
+RunData = Annotated[str | None, typer.Option("--data", help="Frames (.npy, or .npz with x and maybe y).", metavar="FILE")]
+RunEvents = Annotated[str | None, typer.Option(
+    "--events", help="In place of --data, for Speck: a recording of timed events (t, x, y, p).", metavar="FILE")]
+WindowUs = Annotated[int, typer.Option(help="--events: microseconds over which peaks are taken.", metavar="N", min=1)]
 Samples = Annotated[int | None, typer.Option(help="At most so many of them.", metavar="N", min=1)]
 Record = Annotated[str, typer.Option(help="counts, spikes or state.", metavar="NAME")]
 Results = Annotated[str | None, typer.Option("--output", "-o", help="Write the results (.npz).", metavar="FILE")]

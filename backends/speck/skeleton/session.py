@@ -80,7 +80,7 @@ def run_samples(
 
 def by_step(place: Place, spikes: Mapping[int, Any], step_us: float, steps: int) -> Ints:
     """Spikes per step of a population, [steps, *shape]."""
-    starts = np.floor(np.arange(1, steps) * step_us)
+    starts = np.ceil(np.arange(1, steps) * step_us)
     features = sum(count for _, _, count, _ in place.parts)
     counts = np.zeros((steps, features, *place.size), np.int64)
     for core, first, count, spread in place.parts:

@@ -215,19 +215,25 @@ def _sums(nodes: list[Synapse]) -> list[Synapse]:
 def _leading_pool(chain: list[Synapse], sizes: tuple[int, ...]) -> tuple[list[SumPool2d], list[Synapse]]:
     """The pooling of one of these sizes that a chain begins with, if any, and what comes after it.
 
-    Windows in a row multiply: y // a // b = y // (a * b), and both drop the same rest of the map. Factors move behind.
+    Windows in a row multiply, and larger ones divide: y // a // b = y // (a * b), and both drop the same rest of the map.
+    Factors move behind.
     """
-    size, kept, taken = 1, 1, 0
+    size, taken = 1, 0
     for i, node in enumerate(chain):
         if isinstance(node, SumPool2d) and _is_square_tile(node):
-            size *= node.stride[0]
-            kept, taken = (size, i + 1) if size in sizes else (kept, taken)
+            size, taken = size * node.stride[0], i + 1
         elif not (isinstance(node, Scale) and node.scale.size == 1):
             break
+    kept = max((s for s in sizes if size % s == 0), default=1)
     if kept == 1:
         return [], chain
     factors = [n for n in chain[:taken] if isinstance(n, Scale)]
-    return [SumPool2d(kernel_size=(kept, kept), stride=(kept, kept))], [*factors, *chain[taken:]]
+    rest = [_square_tile(size // kept)] if size > kept else []
+    return [_square_tile(kept)], [*rest, *factors, *chain[taken:]]
+
+
+def _square_tile(size: int) -> SumPool2d:
+    return SumPool2d(kernel_size=(size, size), stride=(size, size))
 
 
 def _is_square_tile(pool: SumPool2d) -> bool:

@@ -28,6 +28,8 @@ def integer_neuron(name: str, node: Neuron, bias: Array, unit: float, grid: Grid
     Raises:
         UnsupportedError: D2E-QUANT-004 where two levels round to the same integer.
     """
+    if grid.bias_max is not None:
+        bias = np.clip(bias, -grid.bias_max * unit, grid.bias_max * unit)  # corrected, it may reach beyond by a little
     fixed = grid.arithmetic
     one = 1 << fixed.fraction_bits
     keeps = [None if d is None else np.rint(d * (1 << fixed.decay_bits)).astype(np.int64) for d in node.decays]

@@ -77,6 +77,29 @@ def test_any_kernel_is_written_out(options: dict[str, Any], kernel: int, padding
     assert np.array_equal(made.weights, np.rint(_written_out(layer, kernel, padding) * made.threshold_high))
 
 
+@pytest.mark.parametrize(("maps", "shape"), [
+    (conv(4, 4, 3, dilation=2, padding=2), (4, 8, 8)), (conv(4, 4, 3, groups=2, padding=1), (4, 8, 8)),
+    (conv(4, 4, (1, 3), padding=(0, 1)), (4, 8, 8)), (chain(nn.Flatten(), dense(2 * 5 * 7, 6)), (2, 5, 7)),
+    (chain(nn.AvgPool2d(3, stride=2), conv(2, 3, 1)), (2, 9, 11)), (conv(2, 3, 2, stride=(1, 4)), (2, 6, 9)),
+    (chain(snn.SumPool2d(8), conv(1, 8, 1)), (1, 16, 24)),
+], ids=["dilation", "groups", "rectangular", "dense, not square", "overlapping pool", "strides", "pool by 8"])
+def test_any_map_gives_its_own_spikes(maps: nn.Module, shape: tuple[int, int, int]) -> None:
+    """The simulator's spikes beside torch's answer to every event alone, added up in integers."""
+    program = compiled(chain(maps, neuron()), *shape, target="speck2f-sim{events=raster}")
+    (layer,) = layers(program.network)
+    frames = (np.random.default_rng(1).random((6, *shape)) < 0.3).astype(np.int64)
+    with torch.no_grad():
+        answers = maps(torch.eye(int(np.prod(shape))).reshape(-1, *shape)).numpy()
+    weights = np.rint(answers * layer.threshold_high)
+    v, counts = np.zeros(answers.shape[1:]), np.zeros(answers.shape[1:])
+    for event in (e for frame in frames for e in np.flatnonzero(frame)):
+        v = np.maximum(v + weights[event], layer.threshold_low)
+        counts += v >= layer.threshold_high
+        v -= layer.threshold_high * (v >= layer.threshold_high)
+    assert counts.sum() > 10
+    assert np.array_equal(program.run(frames[None]).output[0].sum(axis=0), counts)
+
+
 def test_a_dense_layer_on_a_map_that_is_not_square() -> None:
     head = [nn.Flatten(), dense(2 * 5 * 7, 3), neuron(), dense(3, 2), neuron()]
     first, second, third = lowered(chain(conv(1, 2, 3, padding=1), neuron(), *head), 1, 5, 7)
@@ -85,11 +108,11 @@ def test_a_dense_layer_on_a_map_that_is_not_square() -> None:
     assert third.input == (3, 1, 1)
 
 
-@pytest.mark.parametrize(("pool", "size"), [(nn.AvgPool2d(3, stride=2), 3), (snn.SumPool2d(8), 8)], ids=["overlap", "by 8"])
-def test_pooling_the_chip_lacks_becomes_a_stride(pool: nn.Module, size: int) -> None:
+@pytest.mark.parametrize(("pool", "window", "step"), [(nn.AvgPool2d(3, stride=2), 3, 2), (snn.SumPool2d(8), 8, 8)])
+def test_pooling_the_chip_lacks_becomes_a_stride(pool: nn.Module, window: int, step: int) -> None:
     _, second = lowered(chain(conv(1, 2, 1), neuron(), pool, conv(2, 2, 1), neuron()), 1, 16, 16)
-    assert second.links[0].pooling == 1
-    assert (second.kernel_size, second.stride) == (size, (2, 2) if size == 3 else (8, 8))
+    pooling = second.links[0].pooling
+    assert (pooling * second.kernel_size, pooling * second.stride[0], pooling * second.stride[1]) == (window, step, step)
     assert (second.weights == second.weights[:, :, :1, :1]).all()
 
 

@@ -74,7 +74,8 @@ def test_inspect_shows_programs_and_models(d2e, program, model):
 
 def test_targets_and_their_limits(d2e):
     done = d2e("targets")
-    assert [line.split()[0] for line in done.out.splitlines()] == ["loihi2-sim", "loihi2"]
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        "loihi2-sim", "loihi2", "speck2f-sim", "speck2f", "speck2e-sim", "speck2e"]
     limits = d2e("targets", "loihi2").out.splitlines()
     assert limits[1] == "engines: loihi2, loihi2-lava, loihi2-sim, reference"
     assert limits[2:4] == ["option:  loihi2{cores=NUMBER}  cores there are",

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 # columns of Plan.cores
 (FEATURES_IN, HEIGHT_IN, WIDTH_IN, FEATURES, HEIGHT, WIDTH, KERNEL, STRIDE_Y, STRIDE_X, PAD_Y, PAD_X, WEIGHTS, NEURONS,
@@ -91,7 +93,24 @@ class Record(NamedTuple):
     peaks: Any
 
 
-@njit(inline="always")
+def _without_owner(context, array):  # type: ignore[no-untyped-def]
+    """The array without its owner, for the time of a call: else numba counts references to it in every loop, and that
+    takes eight times as long as what the loops do.
+    """
+
+    def code(context, builder, signature, arguments):
+        made = context.make_array(signature.return_type)(context, builder, arguments[0])
+        made.meminfo = cgutils.get_null_value(made.meminfo.type)
+        made.parent = cgutils.get_null_value(made.parent.type)
+        return made._getvalue()
+
+    return array(array), code
+
+
+_bare: Any = intrinsic(_without_owner)
+
+
+@njit(forceinline=True)
 def _add(state, to, weights, at, size, low):  # type: ignore[no-untyped-def]
     """state[to:to+size] = max(low, state + weights[at:at+size]) where 16 bits hold every sum; the largest.
 
@@ -107,7 +126,7 @@ def _add(state, to, weights, at, size, low):  # type: ignore[no-untyped-def]
     return most
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def _add_wide(state, to, weights, at, size, low):  # type: ignore[no-untyped-def]
     """The same where sums can leave 16 bits: (the largest, how many were cut off at 32767)."""
     most, over, floor = np.int32(-32768), np.int32(0), np.int32(low)
@@ -122,7 +141,7 @@ def _add_wide(state, to, weights, at, size, low):  # type: ignore[no-untyped-def
     return most, over
 
 
-@njit
+@njit(forceinline=True)
 def _fire(plan, work, core, to, size, found):  # type: ignore[no-untyped-def]
     """Who fires among the neurons to..to+size; returns the length of the core's ``found``."""
     own = plan.cores[core]
@@ -138,7 +157,7 @@ def _fire(plan, work, core, to, size, found):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit
+@njit(forceinline=True)
 def _update(plan, work, core, f, y, x):  # type: ignore[no-untyped-def]
     """One event at a core; leaves who fires in ``found`` and returns how many."""
     own = plan.cores[core]
@@ -177,7 +196,7 @@ def _update(plan, work, core, f, y, x):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit
+@njit(forceinline=True)
 def _hear(plan, work, core, found):  # type: ignore[no-untyped-def]
     """Log who fires, as far as there is room."""
     first, base = plan.cores[core, NEURONS], plan.cores[core, FOUND]
@@ -189,21 +208,25 @@ def _hear(plan, work, core, found):  # type: ignore[no-untyped-def]
         work.log_size[LOGGED] = at + 1
 
 
-@njit(inline="always")
+@njit(forceinline=True)
 def _onward(plan, core, neuron, destination):  # type: ignore[no-untyped-def]
     """(core, f, y, x) of a neuron's spike at a destination."""
-    to = plan.destinations[destination]
     features, width = np.uint32(plan.cores[core, FEATURES]), np.uint32(plan.cores[core, WIDTH])
     place = np.uint32(neuron) // features
-    f = np.int64(np.uint32(neuron) - place * features) + to[SHIFT]
     y = place // width
-    x = place - y * width
-    if to[POOLING] > 1:
-        y, x = y // np.uint32(to[POOLING]), x // np.uint32(to[POOLING])
-    return to[TARGET], f, np.int64(y), np.int64(x)
+    return _at(plan, np.uint32(neuron) - place * features, y, place - y * width, destination)
 
 
-@njit
+@njit(forceinline=True)
+def _at(plan, f, y, x, destination):  # type: ignore[no-untyped-def]
+    """(core, f, y, x) of an event at a destination; unsigned division is the quicker one."""
+    pooling = np.uint32(plan.destinations[destination, POOLING])
+    if pooling > 1:
+        y, x = np.uint32(y) // pooling, np.uint32(x) // pooling
+    return plan.destinations[destination, TARGET], f + plan.destinations[destination, SHIFT], np.int64(y), np.int64(x)
+
+
+@njit(forceinline=True)
 def _depth_first(plan, work, core, f, y, x):  # type: ignore[no-untyped-def]
     """An event at a core and all that follows: of the cores on the stack the last one's next spike goes on.
 
@@ -229,14 +252,12 @@ def _depth_first(plan, work, core, f, y, x):  # type: ignore[no-untyped-def]
             stack[2, sender] = plan.cores[sender, FIRST_OUT]
 
 
-@njit
+@njit(forceinline=True)
 def _breadth_first(plan, work, f, y, x, queue):  # type: ignore[no-untyped-def]
     """An event of the input and all that follows, first in, first out; returns the queue [4, room], perhaps longer."""
     head, tail = 0, 0
     for i in range(plan.inputs):
-        to = plan.destinations[i]
-        queue[0, i], queue[1, i] = to[TARGET], f + to[SHIFT]
-        queue[2, i], queue[3, i] = y // to[POOLING], x // to[POOLING]
+        queue[0, i], queue[1, i], queue[2, i], queue[3, i] = _at(plan, f, y, x, i)
         tail += 1
     while head < tail:
         core = queue[0, head]
@@ -261,16 +282,16 @@ def _breadth_first(plan, work, f, y, x, queue):  # type: ignore[no-untyped-def]
 def _edge(plan, work):  # type: ignore[no-untyped-def]
     """An edge of the slow clock: every neuron of a layer with biases takes its own."""
     for core in range(plan.cores.shape[0]):
-        own = plan.cores[core]
-        if own[BIAS] < 0:
+        bias, low, over = plan.cores[core, BIAS], plan.cores[core, LOW], np.int64(0)
+        if bias < 0:
             continue
-        over = np.int64(0)
-        for place in range(own[HEIGHT] * own[WIDTH]):
-            first = own[NEURONS] + place * own[FEATURES]
-            for o in range(own[FEATURES]):
-                v = max(np.int64(own[LOW]), np.int64(work.state[first + o]) + np.int64(plan.biases[own[BIAS] + o]))
+        first, features = plan.cores[core, NEURONS], plan.cores[core, FEATURES]
+        for place in range(plan.cores[core, HEIGHT] * plan.cores[core, WIDTH]):
+            for o in range(features):
+                n = first + place * features + o
+                v = max(low, np.int64(work.state[n]) + np.int64(plan.biases[bias + o]))
                 over += np.int64(v > np.int64(_TOP))
-                work.state[first + o] = np.int16(min(np.int64(_TOP), v))
+                work.state[n] = np.int16(min(np.int64(_TOP), v))
         work.totals[SATURATED, core] += over
 
 
@@ -310,6 +331,14 @@ def run(plan, work, record, feature, row, column, ends, leaks, breadth):  # type
         leaks: an edge of the slow clock begins every segment.
         breadth: the order, else depth first.
     """
+    plan = Plan(
+        _bare(plan.cores), _bare(plan.phases), _bare(plan.destinations), plan.inputs, _bare(plan.weights),
+        _bare(plan.initial), _bare(plan.biases),
+    )
+    work = Work(
+        _bare(work.state), _bare(work.counts), _bare(work.totals), _bare(work.found), _bare(work.stack),
+        _bare(work.fired), _bare(work.log), _bare(work.log_size),
+    )
     samples, segments = ends.shape
     window, event = np.int64(-1), 0
     before = np.zeros(plan.cores.shape[0], np.int64)
@@ -331,8 +360,8 @@ def run(plan, work, record, feature, row, column, ends, leaks, breadth):  # type
                     queue = _breadth_first(plan, work, f, y, x, queue)
                 else:
                     for i in range(plan.inputs):
-                        to = plan.destinations[i]
-                        _depth_first(plan, work, to[TARGET], f + to[SHIFT], y // to[POOLING], x // to[POOLING])
+                        core, o, oy, ox = _at(plan, f, y, x, i)
+                        _depth_first(plan, work, core, o, oy, ox)
                 event += 1
             _keep(work, record, b, s)
         _copy(work.counts, record.counts[b])

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 # columns of Plan.cores
@@ -98,10 +97,10 @@ def _without_owner(context, array):  # type: ignore[no-untyped-def]
     takes eight times as long as what the loops do.
     """
 
-    def code(context, builder, signature, arguments):
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         made = context.make_array(signature.return_type)(context, builder, arguments[0])
-        made.meminfo = cgutils.get_null_value(made.meminfo.type)
-        made.parent = cgutils.get_null_value(made.parent.type)
+        made.meminfo = made.meminfo.type(None)
+        made.parent = made.parent.type(None)
         return made._getvalue()
 
     return array(array), code

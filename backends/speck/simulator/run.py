@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from d2e.backends.speck.configuration import Configuration
-from d2e.backends.speck.events import Events, from_frames
+from d2e.backends.speck.events import STEP_US, Events, from_frames
 from d2e.backends.speck.simulator import kernels
 from d2e.backends.speck.simulator.cores import population
 from d2e.backends.speck.simulator.plan import make_plan
@@ -104,7 +104,7 @@ class Simulator:
         batch, steps = frames.shape[:2]
         flat = frames.reshape(batch * steps, *self.configuration.source.space)
         sent = from_frames(flat, order=self.events)
-        ends = np.cumsum(flat.reshape(batch * steps, -1).sum(axis=1, dtype=np.int64)).reshape(batch, steps)
+        ends = np.searchsorted(sent.timestamp, STEP_US * np.arange(1, 1 + batch * steps)).reshape(batch, steps)
         neurons, first = self.plan.neurons, self.plan.output if record == "counts" else 0
         kept = kernels.Record(
             np.empty((batch, neurons), np.int32), np.empty((batch, steps, neurons - first), np.int32),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("ir", "compiler", "backends")
 DATA = {
     "d2e/py.typed", "d2e/compiler/report/report.html.j2", "d2e/backends/loihi2/lava/skeleton/run.py",
-    "d2e/backends/loihi2/lava/skeleton/processes/__init__.py", "d2e/backends/speck/skeleton/deploy.py",
+    "d2e/backends/loihi2/lava/skeleton/processes/__init__.py", "d2e/backends/speck/emission/skeleton/deploy.py",
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from d2e.backends.speck.kernel import Misfit, Square, Window, merged, square, window
 from d2e.backends.speck.layer import Link, Space
-from d2e.backends.speck.limits import LIMITS
+from d2e.backends.speck.limits import LIMITS, POOLINGS
 from d2e.compiler.algebra import channels
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.ir import Conv1d, Finding, Flatten, Linear, Network, Neuron, SumPool2d, Synapse
@@ -191,3 +191,9 @@ def varying_bias(name: str) -> Finding:
     """What to say where there is none."""
     return Finding("D2E-SPECK-017", "its bias varies within a feature; the chip has one per feature", name,
                    "Use one bias per channel; a bias before a padded layer without neurons between varies at the edges.")
+
+
+def camera_poolings(maps: tuple[int, int], pooling: int) -> list[int]:
+    """How the camera may pool for an input of ``maps`` that the network pools by ``pooling`` first; the largest first."""
+    limit = int(LIMITS["camera"].value)
+    return [p for p in reversed(POOLINGS) if p % pooling == 0 and p // pooling * max(maps) <= limit]

@@ -18,9 +18,9 @@ from d2e.backends.speck.configuration import (
     Source,
 )
 from d2e.backends.speck.events import STEP_US
-from d2e.backends.speck.geometry import bias_per_feature, geometries, input_space, varying_bias
+from d2e.backends.speck.geometry import bias_per_feature, camera_poolings, geometries, input_space, varying_bias
 from d2e.backends.speck.layer import Layer, Space
-from d2e.backends.speck.limits import LIMITS, READOUT, READOUT_SPREAD
+from d2e.backends.speck.limits import READOUT, READOUT_SPREAD
 from d2e.compiler.paths import paths_into
 from d2e.ir import Network, raise_findings
 from d2e.ir.nodes import Array, Shape
@@ -93,7 +93,8 @@ def configure(network: Network) -> Configuration:
     return Configuration(
         options.get("chip", "speck2f"), chosen, source,
         {layer.name: Placed(layer.shape, tuple(parts[layer.name])) for layer in every}, output,
-        1e6 / step_us(network) if slow else None, camera(source) if options.get("input") == "camera" else None, readout,
+        1e6 / step_us(network) if slow else None,
+        camera(source, options.get("pooling")) if options.get("input") == "camera" else None, readout,
         {"events": options.get("events", "mixed")},
     )
 
@@ -152,14 +153,14 @@ def _source(network: Network, destinations: Sequence[Destination]) -> Source:
     return Source(node.shape, input_space(network), tuple(destinations), node.max_payload, node.time_steps, node.dt, encoder)
 
 
-def camera(source: Source) -> DvsLayer:
-    """The camera's block for an input of 1 or 2 features: the largest field of view that pools to the input's size.
+def camera(source: Source, pooling: str | None) -> DvsLayer:
+    """The camera's block for an input of 1 or 2 features, by default with the largest field of view.
 
     It pools, then cuts (datasheet, section 3.2.3; sinabs' DVSLayer): ``cut`` counts pooled pixels.
     """
     features, height, width = source.space
     inner = source.destinations[0].pooling
-    outer = next(p for p in (4, 2, 1) if p % inner == 0 and p // inner * max(height, width) <= LIMITS["camera"].value)
+    outer = int(pooling) if pooling else camera_poolings((height, width), inner)[0]
     last = (width // inner - 1, height // inner - 1)
     return DvsLayer(tuple(Destination(d.layer) for d in source.destinations), cut=last, pooling=(outer, outer),
                     merge=features == 1)

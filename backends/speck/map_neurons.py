@@ -7,15 +7,15 @@ the accuracy table; `ToEvents` changes no number but the meaning: from there on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from d2e.backends.speck.geometry import Geometry, geometries
-from d2e.backends.speck.limits import ARITHMETIC, LOWEST
-from d2e.backends.speck.rules import multiples, odd_maps, source_findings
+from d2e.backends.speck.limits import ARITHMETIC, LOWEST, STATE_MAX
+from d2e.backends.speck.rules import camera_view, multiples, odd_maps, source_findings
 from d2e.compiler.measure import EVENTS
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
@@ -62,6 +62,9 @@ class CheckRules(Pass):
             UnsupportedError: D2E-SPECK-001..031, the first finding with all of them in the message.
         """
         raise_findings(source_findings(network, self.options))
+        view = camera_view(network, self.options)
+        if view is not None:
+            network = warn(network, "D2E-SPECK-026", view, network.inputs[0])
         return network.with_metadata(speck=dict(self.options))
 
 
@@ -77,13 +80,14 @@ class MapNeurons(Pass):
         """The network with IF neurons of the chip.
 
         Raises:
-            UnsupportedError: D2E-SPECK-007 where the levels of integers are no multiples of the smallest.
+            UnsupportedError: D2E-SPECK-007 where the levels of integers are no multiples of the smallest, -033 where states
+                start beyond 16 bits.
         """
         result = network
         for name in network.populations:
             result = _neuron(result, name)
         geometry, findings = geometries(result)
-        raise_findings(findings)
+        raise_findings([*findings, *(f for n in result.populations for f in _start_fits(n, result.neuron(n)))])
         for name, what in odd_maps(result, geometry):
             result = warn(result, "D2E-SPECK-025", what, name)
         for name, each in geometry.items():
@@ -163,6 +167,12 @@ def _floor(network: Network, name: str, node: Neuron) -> tuple[Network, int]:
         network = warn(network, "D2E-SPECK-022", f"its floor of {int(node.v_min.min())} units becomes {floor}: the chip has "
                        f"one per layer, between {LOWEST} and -1 (0 is an erratum)", name)
     return network, floor
+
+
+def _start_fits(name: str, node: Neuron) -> Iterator[Finding]:
+    if np.abs(node.v_init).max() > STATE_MAX:
+        yield Finding("D2E-SPECK-033", f"starts at up to {int(np.abs(node.v_init).max())} units, a state holds {STATE_MAX}",
+                      name, "Start nearer to the threshold, or use fewer --weight-bits.")
 
 
 def _biased(network: Network, name: str) -> Network:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from d2e.backends.speck.geometry import Geometry, bias_per_feature, geometries, varying_bias
+from d2e.backends.speck.geometry import Geometry, bias_per_feature, camera_poolings, geometries, varying_bias
 from d2e.backends.speck.limits import LIMITS
 from d2e.compiler.paths import all_paths, paths_from, paths_into
 from d2e.ir import LI, CubaLIF, Delay, Finding, MultiThreshold, Network, Neuron, Output, SumPool2d
@@ -127,18 +127,44 @@ SOURCE_RULES: tuple[Rule, ...] = (
 """What can be said before quantisation."""
 
 
-def options_fit(network: Network, options: Mapping[str, Any]) -> Iterator[Finding]:
-    """The camera and the readout block, where they are asked for."""
+def camera_fits(network: Network, options: Mapping[str, Any]) -> Iterator[Finding]:
+    """The camera sends events of 1 or 2 features, pooled once."""
+    shape, first, limit = network.input.shape, network.inputs[0], int(LIMITS["camera"].value)
+    leave = "Leave {input=camera} out: the host then sends the events."
+    if options.get("input") != "camera":
+        if "pooling" in options:
+            yield Finding("D2E-SPECK-030", "is sent by the host; {pooling=…} is of the camera", first, "Add input=camera.")
+        return
+    if network.input.coding == "direct" or network.input.encoder is not None:
+        yield Finding("D2E-SPECK-030", "takes real values that the host encodes; the camera sends events", first, leave)
+    if len(shape) != 3 or shape[0] > 2 or max(shape[1:]) > limit:
+        yield Finding("D2E-SPECK-030", f"takes frames of shape {shape}; the camera sends 1 or 2 features of up to {limit} x "
+                      f"{limit}", first, leave)
+        return
+    pools = {_first_pool(network, p.synapses) for p in paths_from(network, first)}
+    possible = camera_poolings((shape[1], shape[2]), max(pools))
+    wanted = int(options.get("pooling", possible[0] if possible else 0))
+    if len(pools) > 1 or wanted not in possible:
+        yield Finding("D2E-SPECK-030", f"cannot be pooled by {wanted} in the camera, which pools once for all layers"
+                      f"{' (it can by ' + ', '.join(map(str, possible)) + ')' if possible else ''}", first, leave)
+
+
+def camera_view(network: Network, options: Mapping[str, Any]) -> str | None:
+    """What to say where the camera could show more or less of the scene, and nothing says which."""
+    if options.get("input") != "camera" or "pooling" in options:
+        return None
     shape = network.input.shape
-    if options.get("input") == "camera":
-        limit, first = int(LIMITS["camera"].value), network.inputs[0]
-        if len(shape) != 3 or shape[0] > 2 or max(shape[1:]) > limit:
-            yield Finding("D2E-SPECK-030", f"takes frames of shape {shape}; the camera sends 1 or 2 features of up to "
-                          f"{limit} x {limit}", first, "Leave {input=camera} out: the host then sends the events.")
-        pools = {_first_pool(network, p.synapses) for p in paths_from(network, first)}
-        if len(pools) > 1:
-            yield Finding("D2E-SPECK-030", "is pooled differently for different layers, the camera pools once", first,
-                          "Pool after the first layer, or leave {input=camera} out.")
+    inner = max(_first_pool(network, p.synapses) for p in paths_from(network, network.inputs[0]))
+    possible = camera_poolings((shape[1], shape[2]), inner)
+    if len(possible) < 2:
+        return None
+    seen = " x ".join(str(n * possible[0] // inner) for n in shape[1:])
+    return (f"the camera shows its corner of {seen} pixels, pooled by {possible[0]}; a model trained on another view needs "
+            f"another {{pooling=…}}: {', '.join(map(str, possible[1:]))}")
+
+
+def readout_fits(network: Network, options: Mapping[str, Any]) -> Iterator[Finding]:
+    """The readout block has 15 classes, and a layer to itself."""
     classes = int(np.prod(network.output.shape))
     if options.get("readout") == "pins":
         limit = int(LIMITS["readout_classes"].value)
@@ -165,7 +191,7 @@ def source_findings(network: Network, options: Mapping[str, Any]) -> list[Findin
         node = network.neuron(name)
         if node.bias.any() and bias_per_feature(node.bias, node.shape, each.output) is None:
             found.append(varying_bias(name))
-    return [*found, *options_fit(network, options)]
+    return [*found, *camera_fits(network, options), *readout_fits(network, options)]
 
 
 def odd_maps(network: Network, geometry: Mapping[str, Geometry]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from d2e.backends.speck.events import Events
 from d2e.backends.speck.limits import ARITHMETIC, LIMITS, POOLINGS, THRESHOLD_MAX
 from d2e.backends.speck.lowering import configure
 from d2e.backends.speck.map_neurons import CheckRules, MapNeurons, ToEvents, eventful
-from d2e.backends.speck.place import Place
+from d2e.backends.speck.placement.place import Place
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 WEIGHT_BITS = int(LIMITS["weight_bits"].value)
 GRID = Grid(
     weight_bits=WEIGHT_BITS, conv_bits=WEIGHT_BITS, linear_bits=WEIGHT_BITS, threshold_max=THRESHOLD_MAX, mantissa_max=0,
-    exponent_max=0, bias_mantissa=int(LIMITS["bias"].value), bias_exponents=range(1), bias_max=int(LIMITS["bias"].value),
+    exponent_max=7, bias_mantissa=int(LIMITS["bias"].value), bias_exponents=range(1), bias_max=int(LIMITS["bias"].value),
     state_max=None, sum_max=1 << 62, burst_thresholds=False, below_threshold=True,
     arithmetic=FixedPoint(fraction_bits=0, u_bits=32, u_overflow="refuse", v_bits=32),
 )
@@ -46,6 +46,7 @@ INPUT_BITS = 4
 
 OPTIONS = {
     "input": one_of("host", "camera", help="who sends the events"),
+    "pooling": one_of("1", "2", "4", help="of the camera's pixels; the largest that fits unless stated"),
     "readout": one_of("host", "pins", help="who reads the output: its spikes, or the readout block's classes"),
     "events": one_of("mixed", "raster", help="order of a frame's events within its step"),
     "order": one_of("depth", "breadth", help="order in which the simulator lets spikes go on"),
@@ -151,7 +152,7 @@ class SpeckTarget:
 
     def emit(self, network: Network, folder: Path, *, time_steps: int | None) -> Mapping[str, Any]:
         """Write ``speck_config.json``, ``deploy.py`` and ``sinabs_model.py``."""
-        from d2e.backends.speck.emit import emit
+        from d2e.backends.speck.emission.emit import emit
 
         return emit(configure(network), folder)
 

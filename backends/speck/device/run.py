@@ -9,8 +9,8 @@ import numpy as np
 
 from d2e.backends.speck.configuration import Configuration
 from d2e.backends.speck.device.protocol import Board
+from d2e.backends.speck.emission.skeleton.session import Place, run_samples
 from d2e.backends.speck.events import STEP_US, from_frames
-from d2e.backends.speck.skeleton.session import Place, run_samples
 from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace

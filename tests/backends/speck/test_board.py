@@ -15,7 +15,7 @@ import pytest
 from tests.backends.speck.board_configurations import chain, frames_for, with_camera
 
 from d2e.backends.speck.configuration import Configuration, Destination
-from d2e.backends.speck.emit import emit
+from d2e.backends.speck.emission.emit import emit
 from d2e.backends.speck.events import from_frames
 from d2e.backends.speck.simulator.reference import Chip
 from d2e.backends.speck.simulator.reference import run as simulate

@@ -18,9 +18,9 @@ from sinabs.activation import MembraneReset, MembraneSubtract, SingleSpike
 from tests.backends.speck.board_configurations import branches, chain, core, frames_for, with_camera
 from tests.backends.speck.sinabs_equality.samna_stand_in import standing_in
 
-from d2e.backends.speck import sinabs_text
 from d2e.backends.speck.configuration import Configuration, Destination, Part, Placed, Source
-from d2e.backends.speck.emit import emit
+from d2e.backends.speck.emission import sinabs_text
+from d2e.backends.speck.emission.emit import emit
 from d2e.backends.speck.simulator.run import Simulator
 from d2e.ir import UsageError
 

@@ -117,6 +117,44 @@ def test_options_act() -> None:
         d2e.compile(model, target="speck2f-sim{input=film}", **given)
 
 
+def test_the_camera_is_never_guessed() -> None:
+    """Where several fields of view fit, the choice is told; one that does not fit is refused."""
+    model, given = _model(scale=8.0), {"input_shape": (2, 16, 16), "time_steps": 5}
+
+    def pooling(options: str) -> tuple[tuple[int, int], list[str]]:
+        program = d2e.compile(model, target=f"speck2f-sim{{{options}}}", **given)
+        dvs = configure(program.network).dvs_layer
+        assert dvs is not None
+        return dvs.pooling, [w["code"] for w in program.report["warnings"] if w["node"] == "input"]
+
+    assert pooling("input=camera") == ((4, 4), ["D2E-SPECK-026"])
+    assert pooling("input=camera,pooling=2") == ((2, 2), [])
+    for wrong in ("pooling=2", "input=camera,pooling=4"):
+        with pytest.raises(UnsupportedError, match="D2E-SPECK-030"):
+            d2e.compile(_model(scale=8.0) if wrong == "pooling=2" else _wide(), target=f"speck2f-sim{{{wrong}}}",
+                        input_shape=(2, 16, 16) if wrong == "pooling=2" else (2, 60, 60), time_steps=5)
+
+
+def _wide() -> snn.Sequential:
+    return snn.Sequential(nn.Conv2d(2, 2, 3, stride=2, bias=False), snn.IF(max_spikes=0))
+
+
+def test_states_start_within_16_bits() -> None:
+    """An initial state that no word holds is refused, another one is kept."""
+    def net(v_init: float) -> snn.Sequential:
+        model = snn.Sequential(nn.Linear(2, 2, bias=False), snn.IF(v_init=v_init))
+        with torch.no_grad():
+            model[0].weight.fill_(0.01)
+        return model
+
+    program = d2e.compile(net(0.5), target="speck2f-sim", input_shape=(2,), time_steps=3)
+    core = next(iter(configure(program.network).cnn_layers.values()))
+    assert core.neurons_initial_value is not None
+    assert (core.neurons_initial_value == round(0.5 * core.threshold_high)).all()
+    with pytest.raises(UnsupportedError, match="D2E-SPECK-033"):
+        d2e.compile(net(-900.0), target="speck2f-sim", input_shape=(2,), time_steps=3)
+
+
 def test_split_layer_is_the_same_layer() -> None:
     """A layer too large for one core is split by features; its own spikes are those of one core."""
     torch.manual_seed(0)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.backends.speck.place_layers import layer, queue
+from tests.backends.speck.placement.place_layers import layer, queue
 
 from d2e.backends.speck.layer import Layer
-from d2e.backends.speck.mapping import assign
+from d2e.backends.speck.placement.mapping import assign
 from d2e.ir import UnsupportedError
 
 

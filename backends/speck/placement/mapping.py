@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from d2e.backends.speck.configuration import Part
 from d2e.backends.speck.layer import Layer
 from d2e.backends.speck.limits import GOOD_LEAK, LIMITS, READOUT_SPREAD, Core
-from d2e.backends.speck.misfit import misfits
-from d2e.backends.speck.search import Choice, demand, search
+from d2e.backends.speck.placement.misfit import misfits
+from d2e.backends.speck.placement.search import Choice, demand, search
 from d2e.ir import raise_findings
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from d2e.backends.speck.limits import BROKEN_LEAK, CORES, LIMITS, Core
-from d2e.backends.speck.search import Demand, demand, search, sends
+from d2e.backends.speck.placement.search import Demand, demand, search, sends
 from d2e.ir import Finding
 
 SMALLER = {

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.backends.speck.place_layers import layer, queue
+from tests.backends.speck.placement.place_layers import layer, queue
 
 from d2e.backends.speck.layer import Layer
 from d2e.backends.speck.limits import CORES
-from d2e.backends.speck.mapping import Assignment, assign
+from d2e.backends.speck.placement.mapping import Assignment, assign
 from d2e.ir import UnsupportedError
 
 KI = 1024

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from d2e.backends.speck.limits import CORES, GOOD_LEAK, LIMITS, SHEET
 from d2e.backends.speck.lowering import layers
-from d2e.backends.speck.mapping import Used, assign
-from d2e.backends.speck.misfit import listed
+from d2e.backends.speck.placement.mapping import Used, assign
+from d2e.backends.speck.placement.misfit import listed
 from d2e.compiler import cost
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass

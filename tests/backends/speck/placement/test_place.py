@@ -11,8 +11,8 @@ import pytest
 
 from d2e.backends.speck.limits import ARITHMETIC, CORES
 from d2e.backends.speck.lowering import configure, layers
-from d2e.backends.speck.place import COLUMNS, Place
-from d2e.backends.speck.rules import options_fit
+from d2e.backends.speck.placement.place import COLUMNS, Place
+from d2e.backends.speck.rules import readout_fits
 from d2e.compiler.notes import warnings
 from d2e.compiler.report.build import build_report
 from d2e.ir import IF, Conv2d, Edge, Flatten, Input, Linear, Network, Output, SumPool2d, UnsupportedError, reference
@@ -151,7 +151,7 @@ def test_the_camera_reaches_two_parts() -> None:
 
 def test_an_output_for_the_readout_block_is_spread_out_on_one_core() -> None:
     source = network(readout="pins")
-    assert not list(options_fit(source, source.metadata["speck"]))
+    assert not list(readout_fits(source, source.metadata["speck"]))
     result = placed(source)
     assert result.metadata["placement"]["parts"]["out"][0][1:] == [0, 10]
     assert result.metadata["placement"]["populations"]["out"]["neuron_words"] == 37

@@ -8,8 +8,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from d2e.backends.speck import events, sinabs_text
+from d2e.backends.speck import events
 from d2e.backends.speck.configuration import Configuration
+from d2e.backends.speck.emission import sinabs_text
 from d2e.compiler.files import write_npz
 from d2e.ir import encoding
 

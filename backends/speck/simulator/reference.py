@@ -19,6 +19,7 @@ edge of the slow clock fires nothing, a neuron that it lifts to the threshold fi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -140,32 +141,30 @@ def run(
     Returns:
         The `Trace`; spikes belong to the step of the input event that caused them.
     """
-    samples = [_sample(configuration, sample, order, events) for sample in frames]
-    steps = {
-        kind: {n: np.stack([_rows(configuration, n, s[kind]) for s in samples]) for n in configuration.populations}
-        for kind in ("n", "v")
-    }
-    counts = {name: n.sum(axis=1) for name, n in steps["n"].items()}
+    lead = frames.shape[:2]
+    n, v = ({name: np.zeros((*lead, *p.shape), np.int64) for name, p in configuration.populations.items()} for _ in "nv")
+    for b, sample in enumerate(frames):
+        for t, (spikes, states) in enumerate(_steps(Chip(configuration, order), configuration, sample, events)):
+            for name in n:
+                n[name][b, t] = population(configuration, name, spikes)
+                v[name][b, t] = population(configuration, name, states)
+    counts = {name: spikes.sum(axis=1) for name, spikes in n.items()}
     return Trace(
-        steps["n"][configuration.output], counts, steps["n"] if record != "counts" else {},
-        v=steps["v"] if record == "state" else {},
+        n[configuration.output], counts, n if record != "counts" else {}, v=v if record == "state" else {},
     )
 
 
-def _rows(configuration: Configuration, name: str, rows: list[dict[int, Array]]) -> Array:
-    return np.stack([population(configuration, name, row) for row in rows])
-
-
-def _sample(configuration: Configuration, frames: Array, order: Order, events: str) -> dict[str, list[dict[int, Array]]]:
-    """Spikes "n" and states "v" of every step, core -> [features, height, width]."""
-    chip = Chip(configuration, order)
-    found: dict[str, list[dict[int, Array]]] = {"n": [], "v": []}
-    for frame in frames.reshape(-1, 1, *configuration.source.space):
+def _steps(
+    chip: Chip, configuration: Configuration, sample: Array, events: str
+) -> Iterator[tuple[dict[int, Array], dict[int, Array]]]:
+    """Every step's spikes, and the states at its end, core -> [features, height, width]."""
+    for frame in sample.reshape(-1, 1, *configuration.source.space):
         before = {number: core.spikes.copy() for number, core in chip.cores.items()}
         chip.edge()
         inputs = from_frames(frame, order=events)
         for event in zip(inputs.feature.tolist(), inputs.y.tolist(), inputs.x.tolist(), strict=True):
             chip.send(event)
-        found["n"].append({number: core.spikes - before[number] for number, core in chip.cores.items()})
-        found["v"].append({number: core.v.copy() for number, core in chip.cores.items()})
-    return found
+        yield (
+            {number: core.spikes - before[number] for number, core in chip.cores.items()},
+            {number: core.v for number, core in chip.cores.items()},
+        )

@@ -60,15 +60,15 @@ def layer(draw: Draw, shape: Dimensions, destinations: tuple[Destination, ...]) 
     """Weights and neurons for dimensions; some are at the ends of 16 bits, some weights beyond the threshold."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
     kind = draw(st.sampled_from(["plain", "plain", "heavy", "top", "bottom"]))
-    widest = 128 if kind != "plain" else draw(st.sampled_from([20, 60]))
-    threshold = {"plain": 90, "heavy": 60, "top": 32767, "bottom": 32000}[kind]
+    most, least = (60, -25) if kind == "plain" else (128, -128)
+    threshold = {"plain": 70, "heavy": 40, "top": 32767, "bottom": 20}[kind]
     low = {"plain": -70, "heavy": -1, "top": -200, "bottom": -32768}[kind]
-    centre = {"plain": 0, "heavy": 0, "top": 32700, "bottom": -32750}[kind]
+    centre = {"plain": 0, "heavy": 0, "top": 32700, "bottom": -32600}[kind]
     initial = np.clip(centre + rng.integers(-90, 90, shape.output_shape), -32768, 32767).astype(np.int16)
     size = (shape.output_shape[0], shape.input_shape[0], shape.kernel_size, shape.kernel_size)
     biases = rng.integers(-40, 60, shape.output_shape[0]).astype(np.int16)
     return CnnLayer(
-        shape, rng.integers(-widest, widest, size).astype(np.int8), biases if draw(st.booleans()) else None,
+        shape, rng.integers(least, most, size).astype(np.int8), biases if draw(st.booleans()) else None,
         initial if kind in ("top", "bottom") or draw(st.booleans()) else None, threshold, low, draw(st.booleans()),
         destinations, draw(st.booleans()),
     )
@@ -77,7 +77,7 @@ def layer(draw: Draw, shape: Dimensions, destinations: tuple[Destination, ...]) 
 @st.composite
 def destination(draw: Draw, target: int) -> Destination:
     """Mostly as it is; else pooled, shifted, or switched off."""
-    return Destination(target, draw(st.sampled_from([1, 1, 2, 4])), draw(st.sampled_from([0, 0, 1, 2])),
+    return Destination(target, draw(st.sampled_from([1, 1, 1, 2, 4])), draw(st.sampled_from([0, 0, 0, 1])),
                        draw(st.sampled_from([True] * 9 + [False])))
 
 
@@ -91,7 +91,9 @@ def configurations(draw: Draw, *, only_chains: bool = False) -> Configuration:
     """Cores in any graph without a circle, on any core numbers; sizes need not fit, what is outside is dropped."""
     count = draw(st.integers(1, 4))
     numbers = draw(st.permutations(range(9)))[:count]
-    shapes = [draw(dimensions(space(draw))) for _ in range(count)]
+    shapes = [draw(dimensions(space(draw)))]
+    for _ in range(count - 1):
+        shapes.append(draw(dimensions(draw(st.sampled_from([shapes[-1].output_shape] * 3 + [space(draw)])))))
     split = count > 1 and not only_chains and draw(st.booleans())
     if split:
         shapes[-1] = replace(shapes[-2], output_shape=(draw(st.integers(1, 3)), *shapes[-2].output_shape[1:]))
@@ -106,9 +108,9 @@ def configurations(draw: Draw, *, only_chains: bool = False) -> Configuration:
     parts = [[(number, shape)] for number, shape in zip(numbers, shapes, strict=True)]
     if split:
         parts = [*parts[:-2], [*parts[-2], *parts[-1]]]
-    c, x, y = space(draw)
+    c, x, y = draw(st.sampled_from([shapes[0].input_shape] * 3 + [space(draw)]))
     first = [numbers[0]] if only_chains else draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=2))
-    hosts = tuple(replace(draw(destination(n)), pooling=draw(st.integers(1, 3)), enable=True) for n in first)
+    hosts = tuple(replace(draw(destination(n)), pooling=draw(st.sampled_from([1, 1, 1, 2, 3])), enable=True) for n in first)
     return Configuration(
         "speck2f", cores, Source((c * y * x,), (c, y, x), hosts, max_payload=3),
         {f"p{i}": _placed(part) for i, part in enumerate(parts)}, f"p{len(parts) - 1}",
@@ -125,7 +127,7 @@ def _placed(part: list[tuple[int, Dimensions]]) -> Placed:
         Part(number, first, count) for (number, _), first, count in zip(part, firsts, features, strict=False)))
 
 
-def frames(configuration: Configuration, seed: int, batch: int = 2, steps: int = 3, share: float = 0.15) -> np.ndarray:
+def frames(configuration: Configuration, seed: int, batch: int = 2, steps: int = 4, share: float = 0.4) -> np.ndarray:
     """Counts [batch, time, *shape], most of them 0."""
     rng = np.random.default_rng(seed)
     shape = (batch, steps, *configuration.source.shape)

@@ -73,11 +73,13 @@ def test_streams_as_the_reference(configuration: Configuration, order: Order, se
 def _through_chip(configuration: Configuration, order: Order, x: np.ndarray) -> tuple[Chip, list[int]]:
     """The chip after these frames, and for each of its spikes the time of the input event that caused it."""
     chip, causes = Chip(configuration, order), []
-    for t, frame in enumerate(x):
-        chip.edge()
-        for time, *event in _rows(from_frames(frame[None])):
+    edges = [(t * STEP_US,) for t in range(len(x))]
+    for time, *event in sorted([*edges, *_rows(from_frames(x))], key=lambda row: row[0] if len(row) > 1 else row[0] - 0.5):
+        if event:
             chip.send((event[0], event[1], event[2]))
-            causes += [t * STEP_US + time] * (len(chip.sent) - len(causes))
+            causes += [time] * (len(chip.sent) - len(causes))
+        else:
+            chip.edge()
     return chip, causes
 
 

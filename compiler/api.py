@@ -16,7 +16,7 @@ from d2e.compiler import data as data_sets
 from d2e.compiler.encoders import checked_range, with_encoder
 from d2e.compiler.files import check_folder, sha256
 from d2e.compiler.frontends.files import Source, load_model
-from d2e.compiler.measure import Measured, measure, reference_run
+from d2e.compiler.measure import Measured, comparable, measure, reference_run
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.bits import Bits, stated
@@ -230,7 +230,7 @@ class _Meter:
         if dict(known.nodes) != dict(network.nodes) or known.edges != network.edges:
             found = measure(network, self.data, self._run if self.chip.lowered(network) else reference_run)
         self.last = (network, found)
-        return pass_row("", found, self.before)
+        return pass_row("", found, comparable(self.before, network))
 
     def _run(self, network: Network, frames: Array, record: Record) -> Trace:
         self.simulated = network

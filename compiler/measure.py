@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ Runner = Callable[[Network, Array, Record], Trace]
 _CHUNK = 64
 EVENTS = "events"
 """Metadata key of a network whose input sends a payload of n as n events, not as one message."""
+SINGLE_SPIKES = "single_spikes"
+"""Metadata key: names of populations that send a level's payload as so many spikes, not as one spike of a level."""
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Measured:
         messages: population -> mean per sample of how often each neuron sent something [*shape]: a burst that travels as
             one graded spike is one message.
         input_messages: the same of the input; where a payload travels as so many events, these.
+        payloads: multi-threshold population -> payload sent [samples, *shape], in units of the smallest level's.
         predictions: [samples] class indices.
     """
 
@@ -39,6 +42,7 @@ class Measured:
     counts: dict[str, Array] = field(default_factory=dict)
     messages: dict[str, Array] = field(default_factory=dict)
     input_messages: Array = field(default_factory=lambda: np.zeros(0))
+    payloads: dict[str, Array] = field(default_factory=dict)
     predictions: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
@@ -49,6 +53,12 @@ class Measured:
     def spikes(self, name: str) -> Array:
         """Mean spikes per sample of each neuron of a population."""
         return np.asarray(self.counts[name].mean(axis=0))
+
+
+def comparable(source: Measured, network: Network) -> Measured:
+    """What was measured of a source, counted as a network lowered from it counts: see `SINGLE_SPIKES`."""
+    single = {n: source.payloads[n] for n in network.metadata.get(SINGLE_SPIKES, ()) if n in source.payloads}
+    return replace(source, counts={**source.counts, **single}) if single else source
 
 
 def classify(network: Network, output: Array) -> Array:
@@ -71,13 +81,14 @@ def measure(network: Network, data: Data, run: Runner = reference_run) -> Measur
     parts = [
         _measure(network, data.frames[i : i + chunk], run, graded) for i in range(0, len(data), max(1, chunk))
     ]
-    outputs = np.concatenate([trace.output for trace, _ in parts])
-    counts = {n: np.concatenate([trace.counts[n] for trace, _ in parts]) for n in parts[0][0].counts}
-    messages = {n: np.asarray(sum(sent[n] for _, sent in parts) / len(data)) for n in parts[0][1]}
+    outputs = np.concatenate([trace.output for trace, *_ in parts])
+    counts = {n: np.concatenate([trace.counts[n] for trace, *_ in parts]) for n in parts[0][0].counts}
+    messages = {n: np.asarray(sum(sent[n] for _, sent, _ in parts) / len(data)) for n in parts[0][1]}
     predictions = classify(network, outputs)
     correct = None if data.labels is None else int((predictions == data.labels).sum())
     input_messages = messages.pop(network.inputs[0])
-    return Measured(len(data), correct, counts, messages, input_messages, predictions)
+    payloads = {n: np.concatenate([sent[n] for *_, sent in parts]) for n in parts[0][2]}
+    return Measured(len(data), correct, counts, messages, input_messages, payloads, predictions)
 
 
 def _is_graded(network: Network, name: str) -> bool:
@@ -85,15 +96,25 @@ def _is_graded(network: Network, name: str) -> bool:
     return not isinstance(node, LI) and (isinstance(node, MultiThreshold) or node.max_spikes != 1)
 
 
-def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) -> tuple[Trace, dict[str, Array]]:
-    """The trace with replicas added up, and how often each neuron of each source sent something."""
+def _measure(
+    network: Network, frames: Array, run: Runner, graded: list[str]
+) -> tuple[Trace, dict[str, Array], dict[str, Array]]:
+    """The trace with replicas added up, how often each neuron of each source sent something, and `Measured.payloads`."""
     trace = run(network, frames, "spikes" if graded else "counts")
     sent = {n: trace.counts[n].sum(axis=0) for n in network.populations if n not in graded}
     sent |= {n: (trace.spikes[n] != 0).sum(axis=(0, 1)) for n in graded}
     given = np.abs(reference.check_frames(network, frames))
     sent[network.inputs[0]] = (given if network.metadata.get(EVENTS) else given != 0).sum(axis=(0, 1), dtype=np.int64)
     together = merged(network, trace)
-    return Trace(trace.output, {**trace.counts, **together.counts}), sent
+    payloads = {n: _payloads(node, trace.spikes[n]) for n in graded if isinstance(node := network.nodes[n], MultiThreshold)}
+    return Trace(trace.output, {**trace.counts, **together.counts}), sent, payloads
+
+
+def _payloads(node: MultiThreshold, n: Array) -> Array:
+    """Payload sent [batch, *shape] where ``n`` [batch, time, *shape] is what fired."""
+    sent = node.levels if node.payloads is None else node.payloads
+    table = np.rint(sent / sent[0]).astype(np.int64)
+    return np.asarray(np.concatenate([[0], table])[np.abs(n)].sum(axis=1))
 
 
 def max_count_error(found: Measured, source: Measured) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from d2e.compiler import data as data_sets
 from d2e.compiler.encoders import note_clipping
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
-from d2e.compiler.measure import Measured, max_count_error, measure
+from d2e.compiler.measure import Measured, comparable, max_count_error, measure
 from d2e.compiler.replicas import merged
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
@@ -151,7 +151,7 @@ class Program:
         rows: list[dict[str, Any]] = []
         if self.source is not None:
             before = measure(self.source, data_sets.fit(data, self.source))
-            rows = [pass_row("source", before, before), pass_row(name, found, before)]
+            rows = [pass_row("source", before, before), pass_row(name, found, comparable(before, self.network))]
         return build_report(
             note_clipping(self.network, data.frames, "data given"), target=self.target.name, engine=name,
             bit_exact_with=self.target.bit_exact_with,

@@ -16,7 +16,7 @@ import numpy as np
 from d2e.backends.speck.geometry import Geometry, geometries
 from d2e.backends.speck.limits import ARITHMETIC, LOWEST, STATE_MAX
 from d2e.backends.speck.rules import camera_view, multiples, odd_maps, source_findings
-from d2e.compiler.measure import EVENTS
+from d2e.compiler.measure import EVENTS, SINGLE_SPIKES
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.ir import IF, Finding, MultiThreshold, Network, Neuron, raise_findings
@@ -139,6 +139,8 @@ def _counted(network: Network, name: str, node: MultiThreshold) -> tuple[Network
             network, "D2E-SPECK-027", f"its levels, {', '.join(map(str, times))} times the smallest, become as many spikes "
             "of one neuron: in one step it rounds less coarsely than the source, over all steps the same charge is sent up "
             "to the rest; the table of passes shows the drift", name)
+    single = [*network.metadata.get(SINGLE_SPIKES, ()), name]
+    network = network.with_metadata(**{SINGLE_SPIKES: single})
     burst = IF(shape=node.shape, threshold=node.levels[0], bias=node.bias, reset="subtract", fire=node.fire,
                max_spikes=int(times[-1]), v_min=node.v_min, v_init=node.v_init, gain=node.gain, amplitude=node.amplitude,
                arithmetic=node.arithmetic, quantized=node.quantized, metadata=node.metadata)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d2e.compiler import cost
-from d2e.compiler.measure import Measured
+from d2e.compiler.measure import Measured, comparable
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.paths import paths_into
@@ -36,6 +36,7 @@ def build_report(
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
+    source = None if source is None else comparable(source, network)
     layers = [
         {**_layer(network, name, own, placement, source_kinds, program, synops, steps), **_drift(name, source, program)}
         for name, own in replicas(network).items()

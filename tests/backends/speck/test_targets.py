@@ -155,6 +155,21 @@ def test_states_start_within_16_bits() -> None:
         d2e.compile(net(-900.0), target="speck2f-sim", input_shape=(2,), time_steps=3)
 
 
+def test_levels_are_compared_by_what_they_send() -> None:
+    """Levels of 1, 2 and 4 times the smallest: one spike of level 3 and four spikes are the same in the drift."""
+    torch.manual_seed(1)
+    model = snn.Sequential(nn.Linear(6, 8, bias=False), snn.MultiThreshold(levels=(0.25, 0.5, 1.0)),
+                           nn.Linear(8, 4, bias=False), snn.IF(max_spikes=0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_().clamp_(max=0.25)
+    frames = (np.random.default_rng(0).random((20, 30, 6)) < 0.6).astype(np.int64)
+    report = d2e.compile(model, target="speck2f-sim", input_shape=(6,), time_steps=30, eval=frames).report
+    assert "D2E-SPECK-027" in {w["code"] for w in report["warnings"]}
+    for layer in report["layers"]:
+        assert abs(layer["drift"]) < 0.05, layer  # the rest of a charge, in 30 steps
+
+
 def test_split_layer_is_the_same_layer() -> None:
     """A layer too large for one core is split by features; its own spikes are those of one core."""
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from d2e.compiler.files import write_whole
 from d2e.compiler.measure import classify
 from d2e.compiler.program import Program
 from d2e.ir import UsageError
+from d2e.ir.nodes import Array
 from d2e.ir.reference import Record
 
 
@@ -52,30 +53,60 @@ def run_to_file(
 def stream_to_file(
     program: Program, recording: str, *, window_us: int = 1000, output: str | None = None, as_json: bool = False,
 ) -> str:
-    """Run a recording of timed events; write ``output`` (output_us, output, counts/NAME); return the summary.
+    """Run recordings of timed events, each from rest; write ``output``; return the summary.
+
+    A file with a column ``sample`` holds several recordings, and maybe their ``label`` [samples]. ``output`` then holds
+    ``sample``, ``output_us`` and ``output`` (neuron) of every output spike, ``counts/NAME`` [samples, *shape] and
+    ``predictions``.
 
     Raises:
-        UsageError: as `Program.stream`; D2E-FILE-011 where ``output`` cannot be written.
+        UsageError: as `Program.stream`; D2E-DATA-003 for labels that do not fit; D2E-FILE-011 where ``output`` cannot be
+            written.
     """
-    done = program.stream(recording, window_us=window_us)
-    per_class = done.counts[program.network.incoming[program.network.outputs[0]][0].source].reshape(-1)
-    seconds = done.duration_us / 1e6
+    parts, labels = _recordings(recording)
+    done = [program.stream(part, window_us=window_us) for part in parts]
+    read = program.network.incoming[program.network.outputs[0]][0].source
+    counts = {name: np.stack([d.counts[name] for d in done]) for name in done[0].counts}
+    classes = counts[read].reshape(len(done), -1).argmax(axis=1)
     summary: dict[str, Any] = {
-        "engine": program.target.predictor, "events": done.events, "duration_s": seconds,
-        "prediction": int(per_class.argmax()) if per_class.any() else None,
+        "engine": program.target.predictor, "samples": len(done), "events": sum(d.events for d in done),
+        "duration_s": sum(d.duration_us for d in done) / 1e6, "predictions": classes.tolist(),
         "populations": {
-            name: {"spikes": int(done.counts[name].sum()), "synops": done.synops[name],
-                   "peak_synops_per_s": done.peak_synops_per_s[name]} for name in done.counts
+            name: {"spikes": int(own.sum()), "synops": sum(d.synops[name] for d in done),
+                   "peak_synops_per_s": max(d.peak_synops_per_s[name] for d in done)} for name, own in counts.items()
         },
     }
+    if labels is not None:
+        summary["accuracy"] = float((classes == labels).mean())
     if output is not None:
-        counts = {f"counts/{name}": np.asarray(a) for name, a in done.counts.items()}
-        write_whole(Path(output), {"output_us": done.output_us, "output": done.output, **counts})
-    if as_json:
-        return json.dumps(summary, indent=1)
-    chosen = "no output spike" if summary["prediction"] is None else (
-        f"class {summary['prediction']} with {per_class.max():,} of {per_class.sum():,} output spikes")
-    lines = [f"{summary['engine']}: {done.events:,} events in {seconds:g} s, {chosen}",
+        write_whole(Path(output), {
+            "sample": np.repeat(np.arange(len(done)), [len(d.output) for d in done]),
+            "output_us": np.concatenate([d.output_us for d in done]), "output": np.concatenate([d.output for d in done]),
+            "predictions": classes, **{f"counts/{name}": own for name, own in counts.items()},
+        })
+    return json.dumps(summary, indent=1) if as_json else _stream_text(summary)
+
+
+def _recordings(path: str) -> tuple[list[Any], Array | None]:
+    """The recordings of a file, as the target reads them, and their labels."""
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+    except Exception:  # no .npz: the target reads it, or says why not
+        return [path], None
+    sample, labels = arrays.pop("sample", None), arrays.pop("label", None)
+    if sample is None:
+        return [arrays] if labels is not None else [path], labels
+    samples = int(sample.max(initial=0)) + 1
+    if labels is not None and labels.shape != (samples,):
+        raise UsageError("D2E-DATA-003", f"{path} has labels of shape {list(labels.shape)} for {samples} recordings")
+    return [{name: column[sample == i] for name, column in arrays.items()} for i in range(samples)], labels
+
+
+def _stream_text(summary: dict[str, Any]) -> str:
+    right = f", accuracy {100 * summary['accuracy']:.2f} %" if "accuracy" in summary else ""
+    what = f"class {summary['predictions'][0]}" if summary["samples"] == 1 else f"{summary['samples']} recordings"
+    lines = [f"{summary['engine']}: {what}{right}, {summary['events']:,} events in {summary['duration_s']:g} s",
              f"{'population':<16}{'spikes':>12}{'synops':>14}{'peak synops/s':>16}"]
     return "\n".join([*lines, *(
         f"{name:<16}{row['spikes']:>12,}{row['synops']:>14,}{row['peak_synops_per_s']:>16,.0f}"

@@ -228,6 +228,15 @@ def test_recordings_on_the_command_line(
     assert summary["populations"]["4"]["peak_synops_per_s"] >= summary["populations"]["4"]["synops"] / summary["duration_s"]
     assert run("--events", str(tmp_path / "events.npz")) == 0
     assert "3,000 events in" in capsys.readouterr().out
+    one = {name: np.concatenate([a, a]) for name, a in columns.items()}
+    np.savez(tmp_path / "two.npz", **one, sample=np.repeat([0, 1], 3000), label=np.array([0, 1]))
+    assert run("--events", str(tmp_path / "two.npz"), "--json", "-o", str(tmp_path / "out2.npz")) == 0
+    two = json.loads(capsys.readouterr().out)
+    assert two["predictions"] == 2 * summary["predictions"]
+    assert two["accuracy"] == (0.5 if summary["predictions"][0] < 2 else 0.0)
+    assert two["populations"]["8"]["spikes"] == 2 * summary["populations"]["8"]["spikes"]
+    np.savez(tmp_path / "wrong.npz", **one, sample=np.repeat([0, 1], 3000), label=np.array([0, 1, 2]))
+    assert run("--events", str(tmp_path / "wrong.npz")) == 2
     assert run() == 2
     assert run("--events", str(tmp_path / "nothing.npz")) == 2
 

@@ -66,7 +66,7 @@ def layer(draw: Draw, shape: Dimensions, destinations: tuple[Destination, ...]) 
     centre = {"plain": 0, "heavy": 0, "top": 32700, "bottom": -32600}[kind]
     initial = np.clip(centre + rng.integers(-90, 90, shape.output_shape), -32768, 32767).astype(np.int16)
     size = (shape.output_shape[0], shape.input_shape[0], shape.kernel_size, shape.kernel_size)
-    biases = rng.integers(-40, 60, shape.output_shape[0]).astype(np.int16)
+    biases = (draw(st.sampled_from([1, 1, 500])) * rng.integers(-40, 60, shape.output_shape[0])).astype(np.int16)
     return CnnLayer(
         shape, rng.integers(least, most, size).astype(np.int8), biases if draw(st.booleans()) else None,
         initial if kind in ("top", "bottom") or draw(st.booleans()) else None, threshold, low, draw(st.booleans()),

@@ -1,4 +1,4 @@
-"""Moving shapes seen by an idealised event camera: a small synthetic data set, the same for a seed on every machine.
+"""Moving shapes seen by an idealised event camera: a small synthetic data set, the same for a seed.
 
 A shape with sharp edges (blurred by a pixel's own area) drifts and turns over a plain background. Every pixel compares its
 log intensity with the value at its last event, and sends an event of polarity 1 (ON) or 0 (OFF) each time they differ by the

@@ -35,10 +35,11 @@ def pages_with(language: str) -> list[Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the example's files, and the current one."""
+    """A folder with the digits' files, and the shapes' in one of their own; it is the current one."""
     for path in (ROOT / "examples" / "digits").iterdir():
         if path.is_file():
             shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / "examples" / "shapes", tmp_path / "shapes")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

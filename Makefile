@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
 		--config-settings editable_mode=compat -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps sinabs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps sinabs snntorch spikingjelly norse loguru
 	touch $@
 
 $(LAVA): $(READY) backends/loihi2/lava/env.py

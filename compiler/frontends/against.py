@@ -1,0 +1,184 @@
+"""A model in its own framework beside the reference interpreter: do both fire the same spikes, and where not first?
+
+The framework runs the user's own module, untouched; hooks on its neurons record what they send. Nothing here imports a
+framework: how a module takes frames is read from the network (`LAYOUT`), its states are cleared by the methods it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from d2e.ir import LI, Network, UsageError, reference
+from d2e.ir.nodes import Array
+from d2e.ir.reference import payload
+
+Layout = Literal["batch-time", "time-batch", "squeezed", "step", "image"]
+LAYOUT = "layout"
+"""Metadata key of a network: how the module it was read from takes frames.
+
+"batch-time": [batch, time, *shape]; "time-batch": [time, batch, *shape]; "squeezed": [batch * time, *shape]; "step":
+[batch, *shape], called once per step; "image": [batch, *shape], called once, shown at every step.
+"""
+ENOUGH = 0.9999
+"""Share of equal neuron-steps from which two implementations are the same but for rounding at the threshold."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first step in which a population differs, populations in the order of the network.
+
+    Attributes:
+        population: its name.
+        sample, step, neuron: where; ``neuron`` is an index into the population's shape.
+        source, reference: what each sends there.
+    """
+
+    population: str
+    sample: int
+    step: int
+    neuron: tuple[int, ...]
+    source: float
+    reference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both on the same frames.
+
+    Attributes:
+        populations: name -> (equal neuron-steps, neuron-steps).
+        spikes: name -> (of the source, of the reference).
+        first: the first difference; None: there is none.
+    """
+
+    populations: dict[str, tuple[int, int]]
+    spikes: dict[str, tuple[float, float]]
+    first: Difference | None
+
+    @property
+    def agreement(self) -> float:
+        """Share of equal neuron-steps of all populations."""
+        equal, total = (sum(row[i] for row in self.populations.values()) for i in (0, 1))
+        return equal / total if total else 1.0
+
+
+def compare(model: nn.Module, network: Network, frames: Array, *, tolerance: float = 1e-4) -> Comparison:
+    """Run both on frames [batch, time, *shape].
+
+    Args:
+        model: as the user built it; its states are cleared before.
+        network: read from it.
+        frames: of the network's input.
+        tolerance: of readouts (LI), which send real values.
+
+    Raises:
+        UsageError: D2E-AGAINST-001 where a population is no module of the model, or sends other shapes.
+    """
+    given = reference.check_frames(network, frames)
+    theirs = spikes_of_source(model, network, given)
+    ours = reference.run(network, given, "state")
+    populations: dict[str, tuple[int, int]] = {}
+    spikes: dict[str, tuple[float, float]] = {}
+    first: Difference | None = None
+    for name, sent in theirs.items():
+        node = network.neuron(name)
+        readout = isinstance(node, LI)
+        mine = ours.v[name] if readout else payload(node, ours.spikes[name])
+        if sent.shape != mine.shape:
+            raise UsageError("D2E-AGAINST-001", f"sends {list(sent.shape)} in the model and {list(mine.shape)} here",
+                             node=name, hint="Please report the model.")
+        equal = np.abs(sent - mine) <= (tolerance * np.maximum(1, np.abs(mine)) if readout else 1e-6)
+        populations[name] = (int(equal.sum()), equal.size)
+        spikes[name] = (float(sent.sum()), float(mine.sum()))
+        if not equal.all():
+            step = int(np.argmin(equal.all(axis=(0, *range(2, equal.ndim)))))
+            sample, *neuron = (int(i) for i in np.argwhere(~equal[:, step])[0])
+            at = (sample, step, *neuron)
+            if first is None or step < first.step:
+                first = Difference(name, sample, step, tuple(neuron), float(sent[at]), float(mine[at]))
+    return Comparison(populations, spikes, first)
+
+
+def spikes_of_source(model: nn.Module, network: Network, frames: Array) -> dict[str, Array]:
+    """What every population sends [batch, time, *shape] when the model runs in its own framework."""
+    layout: Layout = network.metadata.get(LAYOUT, "batch-time")
+    modules = dict(model.named_modules())
+    names = [n for n in network.populations if n in modules]
+    if not names and not network.metadata.get("name"):
+        names = [n for n in network.populations if n == "0"]  # a lone neuron, read as a Sequential of itself
+        modules["0"] = model
+    if not names:
+        raise UsageError("D2E-AGAINST-001", "no population of the network is a module of the model",
+                         hint="Give the module the network was read from.")
+    clear(model)
+    parameter = next(model.parameters(), torch.zeros(0))
+    data = torch.as_tensor(np.ascontiguousarray(frames)).to(parameter.dtype)
+    with torch.no_grad(), _recorded({n: modules[n] for n in names}) as sent:
+        _call(model, data, layout)
+    clear(model)
+    return {n: _over_time(sent[n], len(frames), frames.shape[1], layout) for n in names if sent[n]}
+
+
+def clear(model: nn.Module) -> None:
+    """Forget every state, by whichever method the framework's modules have for it."""
+    for module in model.modules():
+        for method in ("reset_states", "reset_hidden", "reset_mem", "reset"):
+            reset = getattr(module, method, None)
+            if callable(reset):
+                reset()
+                break
+
+
+@contextmanager
+def _recorded(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    sent: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            sent[name].append((output[0] if isinstance(output, tuple) else output).detach().clone())
+        return hook
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield sent
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _call(model: nn.Module, data: torch.Tensor, layout: Layout) -> None:
+    was = model.training
+    model.eval()
+    try:
+        if layout == "step":
+            for step in data.unbind(1):
+                model(step)
+        elif layout == "image":
+            model(data[:, 0])
+        elif layout == "squeezed":
+            model(data.flatten(0, 1))
+        else:
+            model(data.transpose(0, 1) if layout == "time-batch" else data)
+    finally:
+        model.train(was)
+
+
+def _over_time(calls: list[torch.Tensor], batch: int, steps: int, layout: Layout) -> Array:
+    """What one neuron layer sent in its calls, as [batch, time, *shape]."""
+    if len(calls) > 1:
+        return np.asarray(torch.stack(calls, 1).double().numpy())
+    whole = calls[0].double()
+    if layout == "squeezed":
+        whole = whole.reshape(batch, steps, *whole.shape[1:])
+    elif layout == "time-batch":
+        whole = whole.transpose(0, 1)
+    elif layout in ("step", "image"):
+        whole = whole[:, None]
+    return np.asarray(whole.numpy())

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from d2e.compiler import data as data_sets
+from d2e.compiler.frontends.files import load
 from d2e.ir import LI, Network, UsageError, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import payload
@@ -182,3 +184,72 @@ def _over_time(calls: list[torch.Tensor], batch: int, steps: int, layout: Layout
     elif layout in ("step", "image"):
         whole = whole[:, None]
     return np.asarray(whole.numpy())
+
+
+# --------------------------------------------------------------------------- for the command line
+
+STEPS = 16
+"""Steps of sample input where the model states none."""
+
+
+def check_source(
+    source: Any, data: data_sets.Source | None = None, *, samples: int = 4, seed: int = 0, **options: Any
+) -> Comparison:
+    """Read a model and compare it with itself in its own framework.
+
+    Args:
+        source: as `d2e.compiler.frontends.files.load_model` takes it.
+        data: frames to compare on; None: random ones that the input's coding allows.
+        samples: at most so many.
+        seed: of random frames.
+        options: of `load_model`.
+
+    Raises:
+        UsageError: D2E-AGAINST-002 where there is no module to run, such as for a ``.nir`` file.
+    """
+    network, model = load(source, **options)
+    if model is None:
+        raise UsageError("D2E-AGAINST-002", f"{source} holds no module that could run beside its network",
+                         hint="Give the model itself: .pt, or pkg.module:factory.")
+    frames = sample_frames(network, samples, seed) if data is None else data_sets.fit(
+        data_sets.load(data), network).head(samples).frames
+    return compare(model, network, frames)
+
+
+def sample_frames(network: Network, samples: int, seed: int) -> Array:
+    """Random frames [samples, time, *shape]: spikes in 3 of 10 places, payloads up to the largest, or normal reals."""
+    rng, node = np.random.default_rng(seed), network.input
+    shape = (samples, node.time_steps or STEPS, *node.shape)
+    if node.coding == "direct":
+        return rng.normal(size=shape).astype(np.float32)
+    low = -node.max_payload if node.coding == "signed" else 1
+    return (rng.random(shape) < 0.3) * rng.integers(low, node.max_payload + 1, shape)
+
+
+def told(found: Comparison) -> dict[str, Any]:
+    """A comparison as JSON values."""
+    first = found.first
+    return {
+        "agreement": found.agreement,
+        "populations": {
+            name: {"equal": equal, "neuron_steps": total, "source": found.spikes[name][0], "d2e": found.spikes[name][1]}
+            for name, (equal, total) in found.populations.items()
+        },
+        **({} if first is None else {"first_difference": {
+            "population": first.population, "sample": first.sample, "step": first.step, "neuron": list(first.neuron),
+            "source": first.source, "d2e": first.reference}}),
+    }
+
+
+def text(found: Comparison) -> str:
+    """A comparison for the screen."""
+    lines = [f"{'population':<24}{'equal':>12}{'spikes in source':>20}{'in d2e':>14}"]
+    for name, (equal, total) in found.populations.items():
+        theirs, ours = found.spikes[name]
+        silent = "" if theirs or ours else "   silent: this compares nothing, give --data"
+        lines.append(f"{name:<24}{100 * equal / total:>10.4f} %{theirs:>20,.6g}{ours:>14,.6g}{silent}")
+    first = found.first
+    if first is not None:
+        lines.append(f"first difference: {first.population}, step {first.step}, sample {first.sample}, neuron "
+                     f"{list(first.neuron)}: {first.source:g} in the source, {first.reference:g} in d2e")
+    return "\n".join(lines)

@@ -32,7 +32,21 @@ def load_model(
     readout: str | None = None, dt: float | None = None, name: str | None = None, profile: str | None = None,
     reset: str | None = None, fire: str | None = None, max_spikes: int | None = None,
 ) -> Network:
-    """The network of a model.
+    """The network of a model; see `load`."""
+    return load(
+        source, input_shape=input_shape, time_steps=time_steps, allow_pickle=allow_pickle, coding=coding,
+        max_payload=max_payload, readout=readout, dt=dt, name=name, profile=profile, reset=reset, fire=fire,
+        max_spikes=max_spikes,
+    )[0]
+
+
+def load(
+    source: Source, *, input_shape: Sequence[int] | None = None, time_steps: int | None = None,
+    allow_pickle: bool = False, coding: str | None = None, max_payload: int | None = None,
+    readout: str | None = None, dt: float | None = None, name: str | None = None, profile: str | None = None,
+    reset: str | None = None, fire: str | None = None, max_spikes: int | None = None,
+) -> tuple[Network, nn.Module | None]:
+    """The network of a model, and the torch module it was read from, if it was one.
 
     Args:
         source: a ``.pt``/``.pth`` file (checkpoint of ``d2e.nn.save``, whole module), a ``.pt2`` file, a
@@ -64,7 +78,7 @@ def load_model(
         text = os.fspath(source)
         path = Path(text)
         if _FACTORY.fullmatch(text) and not path.exists():
-            return _network(_from_factory(text), stated, text)
+            return _read(_from_factory(text), stated, text)
         if path.suffix == ".nir":
             from d2e.ir import nirfile
 
@@ -72,13 +86,19 @@ def load_model(
                 safe.checked_path(path), profile=profile, dt=dt, reset=reset, fire=fire,
                 max_spikes=max_spikes, time_steps=time_steps,
             )
-            return _network(network, stated, text)
+            return _network(network, stated, text), None
         if path.suffix == ".net":
             from d2e.compiler.frontends import netx
 
-            return _network(netx.read(path, input_shape=input_shape), stated, text)
-        return _network(_from_file(path, allow_pickle), stated, text)
-    return _network(source, stated, type(source).__name__)
+            return _network(netx.read(path, input_shape=input_shape), stated, text), None
+        return _read(_from_file(path, allow_pickle), stated, text)
+    return _read(source, stated, type(source).__name__)
+
+
+def _read(model: Any, stated: dict[str, Any], what: str) -> tuple[Network, nn.Module | None]:
+    held = model["model"] if isinstance(model, dict) and "d2e" in model and "model" in model else model
+    module = held[0] if isinstance(held, tuple) and held else held
+    return _network(model, stated, what), module if isinstance(module, nn.Module) else None
 
 
 def _only_for_nir(source: Source, options: Mapping[str, Any]) -> None:

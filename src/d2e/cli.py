@@ -162,14 +162,33 @@ def check_command(
     time_steps: to.TimeSteps = None, encoder: to.Encoder = None, input_range: to.InputRange = None,
     weight_bits: to.WeightBits = "8", profile: to.Profile = None, dt: to.Dt = None,
     reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
-    allow_pickle: to.AllowPickle = False, as_json: to.Json = False,
+    allow_pickle: to.AllowPickle = False, against_source: to.AgainstSource = False, data: to.AgainstData = None,
+    samples: to.AgainstSamples = 4, as_json: to.Json = False,
 ) -> None:
-    """Say everything that would stop a model on a target; write nothing."""
+    """Say everything that would stop a model on a target, or compare it with its own framework; write nothing."""
     options = dict(locals())
-    options.pop("model")
-    options.pop("as_json")
+    for shown in ("model", "as_json", "against_source", "data", "samples"):
+        options.pop(shown)
     options["input_shape"], options["input_range"] = _shape(input_shape), _range(input_range)
-    _check(model, options, as_json)
+    if not against_source:
+        _check(model, options, as_json)
+        return
+    for later in ("target", "encoder", "input_range", "weight_bits"):
+        options.pop(later)
+    _against(model, data, samples, options, as_json)
+
+
+def _against(model: str, data: str | None, samples: int, options: dict[str, Any], as_json: bool) -> None:
+    from d2e.compiler.frontends import against
+    from d2e.ir import GateError
+
+    with _stdout_free(as_json):
+        found = against.check_source(model, data, samples=samples, **options)
+    print(json.dumps(against.told(found), indent=1) if as_json else against.text(found))
+    if found.agreement < against.ENOUGH:
+        raise GateError("D2E-GATE-002", f"only {100 * found.agreement:.4f} % of the neuron-steps are those of the source, "
+                        f"{100 * against.ENOUGH:g} % are what rounding leaves",
+                        hint="Please report the model: d2e reads it wrongly.")
 
 
 @app.command("run")

@@ -64,6 +64,11 @@ Check = Annotated[bool, _option(_SHOWN, "Only say what would stop it; write noth
 Program = Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")]
 Anything = Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")]
 RunData = Annotated[str | None, typer.Option("--data", help="Frames (.npy, or .npz with x and maybe y).", metavar="FILE")]
+AgainstSource = Annotated[bool, typer.Option(
+    "--against-source", help="Run the model in its own framework beside d2e's reading of it, and compare spikes.")]
+AgainstData = Annotated[str | None, typer.Option(
+    "--data", help="--against-source: frames to compare on; random ones unless given.", metavar="FILE")]
+AgainstSamples = Annotated[int, typer.Option("--samples", help="--against-source: how many.", metavar="N", min=1)]
 RunEvents = Annotated[str | None, typer.Option(
     "--events", help="In place of --data, for Speck: a recording of timed events (t, x, y, p).", metavar="FILE")]
 WindowUs = Annotated[int, typer.Option(help="--events: microseconds over which peaks are taken.", metavar="N", min=1)]

@@ -56,7 +56,7 @@ def compile(
         time_steps: steps per sample.
         coding: of the input: spikes, signed or direct.
         max_payload: largest payload of the input.
-        readout: of a class from the output: count, last or mean.
+        readout: of a class from the output: count, last, mean, max (over time) or first (who spikes first).
         encoder: how the host makes frames of real values: direct, first, rate, bernoulli{seed=N}, ttfs or latency.
         input_range: smallest and largest value of the input; by default that of the calibration data, or 0 and 1 for an
             encoder that makes spikes.

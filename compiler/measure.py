@@ -64,9 +64,21 @@ def comparable(source: Measured, network: Network) -> Measured:
 def classify(network: Network, output: Array) -> Array:
     """Class per sample of an output [batch, time, *out], by the network's readout; ties go to the lower index."""
     flat = output.reshape(*output.shape[:2], -1)
-    readout = network.output.readout
-    value = flat[:, -1] if readout == "last" else flat.mean(axis=1) if readout == "mean" else flat.sum(axis=1)
-    return np.asarray(value.argmax(axis=1))
+    return np.asarray(_READOUTS[network.output.readout](flat).argmax(axis=1))
+
+
+def _first(flat: Array) -> Array:
+    """Higher the earlier an output sends, then the more it sends."""
+    steps, sends = flat.shape[1], flat > 0
+    early = np.where(sends.any(axis=1), steps - sends.argmax(axis=1), 0)
+    total = flat.sum(axis=1)
+    return np.asarray(early + 0.49 * total / (1.0 + np.abs(total).max(axis=1, keepdims=True)))
+
+
+_READOUTS: dict[str, Callable[[Array], Array]] = {
+    "count": lambda flat: flat.sum(axis=1), "last": lambda flat: flat[:, -1], "mean": lambda flat: flat.mean(axis=1),
+    "max": lambda flat: flat.max(axis=1), "first": _first,
+}
 
 
 def reference_run(network: Network, frames: Array, record: Record = "counts") -> Trace:

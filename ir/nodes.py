@@ -35,6 +35,7 @@ ResetWhen = Literal["same", "next"]
 Fire = Literal["ge", "gt"]
 Coding = Literal["spikes", "signed", "direct"]
 Overflow = Literal["wrap", "saturate", "refuse"]
+Readout = Literal["count", "last", "mean", "max", "first"]
 Padding: TypeAlias = "tuple[int, ...] | Literal['same']"
 
 
@@ -192,12 +193,13 @@ class Output(Node):
     """Where results leave; ``shape`` of one frame.
 
     Attributes:
-        readout: how a class is read from the output over time: "count" (sum), "last" or "mean".
+        readout: how a class is read from the output over time: the largest "count" (sum), "last" value, "mean" or "max"
+            (over time, of each output), or who sends "first" (ties: the larger sum; no spike: never).
     """
 
     kind: ClassVar[str] = "output"
     shape: Shape
-    readout: Literal["count", "last", "mean"] = "count"
+    readout: Readout = "count"
 
 
 # --------------------------------------------------------------------------- synapses (linear, no state)

@@ -6,18 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.network import Edge, Network
-from d2e.ir.nodes import Input, Node, Output, Scale, Shape
+from d2e.ir.nodes import Input, Node, Output, Readout, Scale, Shape
 from d2e.ir.shapes import output_shape
 from d2e.ir.verify import verified
 
 CODINGS = ("spikes", "signed", "direct")
-READOUTS = ("count", "last", "mean")
+READOUTS = get_args(Readout)
 
 
 @dataclass(frozen=True)

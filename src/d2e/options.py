@@ -20,7 +20,7 @@ InputShape = Annotated[str | None, _option(_MODEL, "Shape of one frame: 1,28,28.
 TimeSteps = Annotated[int | None, _option(_MODEL, "Steps per sample.", metavar="N", min=1)]
 Coding = Annotated[str | None, _option(_MODEL, "Of the input: spikes, signed or direct.", metavar="NAME")]
 MaxPayload = Annotated[int | None, _option(_MODEL, "Largest payload of the input.", metavar="N", min=1)]
-Readout = Annotated[str | None, _option(_MODEL, "Of a class from the output: count, last or mean.", metavar="NAME")]
+Readout = Annotated[str | None, _option(_MODEL, "Of a class: count, last, mean, max or first.", metavar="NAME")]
 Encoder = Annotated[str | None, _option(
     _MODEL, "Of real values: direct, first, rate, bernoulli, ttfs or latency.", metavar="NAME")]
 InputRange = Annotated[str | None, _option(_MODEL, "Smallest and largest real value of the input: 0,1.", metavar="LOW,HIGH")]

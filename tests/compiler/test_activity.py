@@ -71,12 +71,21 @@ def test_measuring_in_parts_is_measuring_at_once(monkeypatch: pytest.MonkeyPatch
     assert whole.accuracy == (whole.predictions == 0).mean()
 
 
-@pytest.mark.parametrize(("readout", "winner"), [("count", 0), ("last", 1), ("mean", 0)])
+@pytest.mark.parametrize(("readout", "winner"), [("count", 0), ("last", 1), ("mean", 0), ("max", 0), ("first", 0)])
 def test_classes_are_read_as_the_output_says(readout: str, winner: int) -> None:
     network = Network({"output": Output(shape=(2,), readout=readout)}, ())  # type: ignore[arg-type]
     output = np.array([[[1, 0], [1, 0], [1, 0], [0, 1]]])
     assert measure.classify(network, output).tolist() == [winner]
     assert measure.classify(network, np.zeros((1, 3, 2))).tolist() == [0], "ties go to the lower index"
+
+
+def test_the_first_spike_wins_then_the_larger_sum() -> None:
+    network = Network({"output": Output(shape=(3,), readout="first")}, ())
+    late_but_many = np.array([[[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]]])
+    assert measure.classify(network, late_but_many).tolist() == [1]
+    together = np.array([[[0, 0, 0], [0, 1, 1], [0, 0, 1], [5, 0, 0]]])
+    assert measure.classify(network, together).tolist() == [2]
+    assert measure.classify(network, np.array([[[0, 0, 0], [0, 0, 4]]])).tolist() == [2], "silence comes last"
 
 
 # --------------------------------------------------------------------------- ranges

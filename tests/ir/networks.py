@@ -280,7 +280,7 @@ class Builder:
         self.neuron() if self.integer or dice.chance(70) else self.add(
             LI(shape=self.shape, decay_mem=self.value(0.5, 1.0), decay_syn=self.value(0.0, 0.5))
         )
-        self.add(Output(shape=self.shape, readout=dice.choice(["count", "last", "mean"])))
+        self.add(Output(shape=self.shape, readout=dice.choice(["count", "last", "mean", "max", "first"])))
         return verified(Network(self.nodes, tuple(self.edges), {"origin": "random", "integer": self.integer}))
 
 

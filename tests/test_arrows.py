@@ -18,7 +18,9 @@ ALLOWED = {
     "compiler": {"ir", "compiler"},
     "backends": {"ir", "compiler", "backends"},
 }
-OWN_INTERPRETER = {Path("loihi2", "lava", "skeleton"), Path("loihi2", "netx", "skeleton"), Path("speck", "emission", "skeleton")}
+OWN_INTERPRETER = {
+    Path("loihi2", "lava", "skeleton"), Path("loihi2", "netx", "skeleton"), Path("speck", "emission", "skeleton"),
+}
 """Files that are written into programs: there they may import the chip's SDK."""
 
 

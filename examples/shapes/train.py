@@ -14,7 +14,7 @@ What makes a network fit for this chip, and how it is trained here:
 - A neuron fires at most once per input event. A weight above the threshold would leave charge behind that no later event
   asks for, so weights are clipped to the threshold after every step.
 - The chip has no steps: spikes leave before the inhibition of the same moment arrives, so a layer sends more of them than a
-  simulation in steps says. After a start in coarse steps, batches run in turn in finer steps and on the chip's simulator.
+  simulation in steps says. Only the start is trained in steps, few and coarse; then the chip's simulator runs every batch.
 - Every spike costs synaptic operations, and too many a second stall the chip: the loss holds spikes near a target.
 
 Gradients go through the counts of whole recordings, as in a network of rectified sums: a neuron without leak and with soft
@@ -25,6 +25,7 @@ Differentiation on Spike Representation", CVPR 2022). So any simulator can run f
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import events
@@ -38,6 +39,9 @@ import d2e
 from d2e import nn as snn
 
 HERE = Path(__file__).resolve().parent
+Run = Callable[[snn.Sequential, Tensor], list[Tensor]]
+"""Spikes of every population, [batch, *shape], over all steps of frames [batch, time, 2, y, x]."""
+
 STEPS = 20
 COARSE = 5
 """Of ``STEPS`` become one while training starts."""
@@ -120,16 +124,15 @@ def mirrored(frames: Tensor) -> Tensor:
     return frames.flip([axis for axis in (2, 3, 4) if torch.rand(()) < 0.5])
 
 
-def train(model: snn.Sequential, x: Tensor, y: Tensor, epochs: int, rate: float, *, chip: bool, batch: int = 64) -> None:
-    """Cross-entropy on the output's counts, and a penalty that holds the activity; every other batch on the chip."""
+def train(model: snn.Sequential, x: Tensor, y: Tensor, run: Run, epochs: int, rate: float, batch: int = 64) -> None:
+    """Cross-entropy on the output's counts, and a penalty that holds the activity; ``run`` counts spikes."""
     optimiser = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, epochs=epochs, steps_per_epoch=-(-len(x) // batch))
     start = time.perf_counter()
     for epoch in range(epochs):
         right, spikes = 0, 0.0
-        for i, part in enumerate(torch.randperm(len(x)).split(batch)):
+        for part in torch.randperm(len(x)).split(batch):
             frames = mirrored(x[part].float())
-            run = on_chip if chip and i % 2 else in_steps
             *hidden, out = with_gradients(model, frames, run(model, frames))
             active = torch.stack([layer.sum() for layer in hidden]).sum() / len(part)
             loss = functional.cross_entropy(out / 10, y[part], label_smoothing=0.05) + 0.2 * (active / SPIKES - 1) ** 2
@@ -179,13 +182,14 @@ def save(model: snn.Sequential, x: Tensor, y: Tensor, recordings: list[events.Ev
 def main() -> None:
     """Make the data, train in two stages, save, measure."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a small network: more threads wait for each other
     x, y = map(torch.from_numpy, events.dataset(TRAIN, 1, STEPS))
     recordings, labels = events.recordings(TEST, 2)
     x_test, y_test = torch.from_numpy(np.stack([events.frames(r, STEPS) for r in recordings])), torch.from_numpy(labels)
     model = build()
     coarse = x.reshape(TRAIN, STEPS // COARSE, COARSE, *x.shape[2:]).sum(dim=2)
-    train(model, coarse, y, epochs=40, rate=5e-3, chip=False)
-    train(model, x, y, epochs=14, rate=2e-3, chip=True)
+    train(model, coarse, y, in_steps, epochs=40, rate=5e-3)
+    train(model, x, y, on_chip, epochs=20, rate=2e-3)
     calibration = x[:CALIBRATION].numpy()
     save(model, x_test, y_test, recordings, calibration)
     measure(model, x_test, y_test, recordings, calibration)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.backends.speck.board_configurations import chain
 from tests.backends.speck.simulator_configurations import configurations, frames, pointwise
 
 from d2e.backends.speck.configuration import Configuration, Destination, Part, Placed, Source
@@ -159,3 +160,14 @@ def test_nothing_to_run(batch: int, steps: int) -> None:
         assert trace.output.shape == trace.spikes["p"].shape == trace.v["p"].shape == (batch, steps, 1, 1, 1)
         assert trace.counts["p"].shape == (batch, 1, 1, 1)
         assert not trace.counts["p"].any()
+
+
+def test_features_spread_for_the_readout_block_are_put_together() -> None:
+    """The same network with its last layer's features at 0, 4, 8 …: the same spikes, in frames as in streams."""
+    plain, spread = chain(), chain(readout=True)
+    x = frames(plain, 0)
+    assert_same(*(Simulator(configuration).run(x, "state") for configuration in (plain, spread)))
+    one, other = (Simulator(c).stream(from_frames(x[0].reshape(-1, *c.source.space))) for c in (plain, spread))
+    assert _rows(one.output) == _rows(other.output)
+    assert len(one.output) > 0
+    assert other.cores[6].spikes[[f for f in range(17) if f % 4]].sum() == 0

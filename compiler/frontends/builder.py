@@ -81,6 +81,8 @@ class Builder:
         self.nodes: dict[str, Node] = {"input": checked_input(source)}
         self.edges: list[Edge] = []
         self.metadata = metadata
+        self.single = True
+        """Whether the model computes in single precision, as most do."""
         self.start = Flow(("input",), source.shape)
 
     def fresh_name(self, base: str) -> str:
@@ -107,6 +109,10 @@ class Builder:
             for e in self.edges
         ]
         self.edges += [Edge(a, b) for a in layer.sources for b in neuron.sources]
+
+    def feed(self, sent: Flow, layer: Flow) -> None:
+        """``layer`` also receives what ``sent`` was a step before."""
+        self.edges += [Edge(a, b, True) for a in sent.sources for b in layer.sources]
 
     def add_up(self, name: str, flows: list[Flow]) -> Flow:
         """The sum of flows of one shape; one that is added to itself is scaled."""

@@ -52,3 +52,8 @@ def refusal(what: str, name: str) -> UnsupportedError:
 def option_refusal(message: str, name: str, hint: str) -> UnsupportedError:
     """The error for a known layer with an option that has no equivalent."""
     return UnsupportedError("D2E-LAYER-005", message, node=name, hint=hint)
+
+
+def neuron_refusal(what: str, why: str, name: str, hint: str) -> UnsupportedError:
+    """The error for a neuron of a framework whose step has no form in d2e."""
+    return UnsupportedError("D2E-LAYER-008", f"{what} {why}, which d2e's neurons do not", node=name, hint=hint)

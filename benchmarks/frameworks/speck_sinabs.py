@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def main() -> None:
     with torch.no_grad():
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            seconds, batch = min((quickest(net, frames[:n].flatten(0, 1).float()) / n, n) for n in (1, len(frames)))
+            clock = time.process_time if threads == 1 else time.perf_counter
+            seconds, batch = min((quickest(net, frames[:n].flatten(0, 1).float(), clock) / n, n) for n in (1, len(frames)))
             sinabs.reset_states(net)
             net(frames.flatten(0, 1).float())
             what = f"sinabs {sinabs.__version__}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
@@ -59,15 +61,15 @@ def main() -> None:
             print(json.dumps({"what": what, "ms": 1e3 * seconds, "spikes": spikes}), flush=True)
 
 
-def quickest(net: nn.Module, x: torch.Tensor) -> float:
+def quickest(net: nn.Module, x: torch.Tensor, clock: Callable[[], float]) -> float:
     """Seconds of the quickest of the runs within two seconds, after a warm-up; states are reset within the time."""
     found: list[float] = []
     begun = time.perf_counter()
     while len(found) < 5 or time.perf_counter() < begun + 2:
-        start = time.perf_counter()
+        start = clock()
         sinabs.reset_states(net)
         net(x)
-        found.append(time.perf_counter() - start)
+        found.append(clock() - start)
     return min(found[1:])
 
 

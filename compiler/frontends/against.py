@@ -6,6 +6,7 @@ framework: how a module takes frames is read from the network (`LAYOUT`), its st
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +18,12 @@ from torch import nn
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.frontends.files import load
+from d2e.compiler.frontends.tensors import LAYOUT, clear
 from d2e.ir import LI, Network, UsageError, reference
-from d2e.ir.nodes import Array
+from d2e.ir.nodes import Array, Shape
 from d2e.ir.reference import payload
 
 Layout = Literal["batch-time", "time-batch", "squeezed", "step", "image"]
-LAYOUT = "layout"
-"""Metadata key of a network: how the module it was read from takes frames.
-
-"batch-time": [batch, time, *shape]; "time-batch": [time, batch, *shape]; "squeezed": [batch * time, *shape]; "step":
-[batch, *shape], called once per step; "image": [batch, *shape], called once, shown at every step.
-"""
 ENOUGH = 0.9999
 """Share of equal neuron-steps from which two implementations are the same but for rounding at the threshold."""
 
@@ -119,23 +115,33 @@ def spikes_of_source(model: nn.Module, network: Network, frames: Array) -> dict[
     if not names:
         raise UsageError("D2E-AGAINST-001", "no population of the network is a module of the model",
                          hint="Give the module the network was read from.")
-    clear(model)
     parameter = next(model.parameters(), torch.zeros(0))
     data = torch.as_tensor(np.ascontiguousarray(frames)).to(parameter.dtype)
-    with torch.no_grad(), _recorded({n: modules[n] for n in names}) as sent:
-        _call(model, data, layout)
+    parts: dict[str, list[Array]] = {n: [] for n in names}
+    at_once = _samples(model, frames.shape[1]) or max(1, len(data))
+    for start in range(0, len(data), at_once):
+        rows = torch.arange(start, start + at_once).clamp(max=len(data) - 1)  # the last batch is filled up
+        clear(model)
+        with torch.no_grad(), _recorded({n: modules[n] for n in names}) as sent:
+            _call(model, data[rows], layout)
+        for n in names:
+            if sent[n]:
+                parts[n].append(_over_time(sent[n], at_once, frames.shape[1], layout, network.neuron(n).shape))
     clear(model)
-    return {n: _over_time(sent[n], len(frames), frames.shape[1], layout) for n in names if sent[n]}
+    return {n: np.concatenate(part)[:len(data)] for n, part in parts.items() if part}
 
 
-def clear(model: nn.Module) -> None:
-    """Forget every state, by whichever method the framework's modules have for it."""
+def _samples(model: nn.Module, steps: int) -> int | None:
+    """How many samples a model takes at once, where it is built for a number (sinabs: batch_size, num_timesteps)."""
     for module in model.modules():
-        for method in ("reset_states", "reset_hidden", "reset_mem", "reset"):
-            reset = getattr(module, method, None)
-            if callable(reset):
-                reset()
-                break
+        made_for = getattr(module, "num_timesteps", None)
+        if isinstance(made_for, int) and made_for > 0 and made_for != steps:
+            raise UsageError(
+                "D2E-AGAINST-003", f"a layer is built for {made_for} steps per sample, the frames have {steps}",
+                hint=f"Give --time-steps {made_for}, or build the model for {steps}.",
+            )
+    sizes = [getattr(module, "batch_size", None) for module in model.modules()]
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
 @contextmanager
@@ -160,8 +166,10 @@ def _call(model: nn.Module, data: torch.Tensor, layout: Layout) -> None:
     model.eval()
     try:
         if layout == "step":
+            result: Any = None
+            kept = "state" in inspect.signature(model.forward).parameters  # as Norse tells modules with a state
             for step in data.unbind(1):
-                model(step)
+                result = model(step, result[1]) if kept and result is not None else model(step)
         elif layout == "image":
             model(data[:, 0])
         elif layout == "squeezed":
@@ -172,12 +180,13 @@ def _call(model: nn.Module, data: torch.Tensor, layout: Layout) -> None:
         model.train(was)
 
 
-def _over_time(calls: list[torch.Tensor], batch: int, steps: int, layout: Layout) -> Array:
+def _over_time(calls: list[torch.Tensor], batch: int, steps: int, layout: Layout, shape: Shape) -> Array:
     """What one neuron layer sent in its calls, as [batch, time, *shape]."""
     if len(calls) > 1:
         return np.asarray(torch.stack(calls, 1).double().numpy())
     whole = calls[0].double()
-    if layout == "squeezed":
+    folded = layout == "batch-time" and whole.ndim == len(shape) + 1  # a squeezed layer in a model of frames over time
+    if layout == "squeezed" or folded:
         whole = whole.reshape(batch, steps, *whole.shape[1:])
     elif layout == "time-batch":
         whole = whole.transpose(0, 1)

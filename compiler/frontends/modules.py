@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from d2e.compiler.frontends import layers
+from d2e.compiler.frontends import layers, norse, sinabs, spikingjelly
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import Row, array, required, weights
@@ -85,7 +85,7 @@ _DROPPED = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-ROWS: dict[str, Row] = {
+_TORCH: dict[str, Row] = {
     _path(nn.Linear): _linear,
     _path(nn.Conv1d): _conv,
     _path(nn.Conv2d): _conv,
@@ -98,7 +98,17 @@ ROWS: dict[str, Row] = {
     **{_path(cls): _drop for cls in _DROPPED},
     **{_path(cls): _neuron for cls in NEURONS},
 }
+ROWS: dict[str, Row] = {
+    **_TORCH,
+    **sinabs.ROWS, **norse.ROWS,
+    **spikingjelly.ROWS, **{name: _TORCH[same] for name, same in spikingjelly.LIKE_TORCH.items()},
+}
 """Dotted class name -> row; `torch.nn.Flatten` is handled by the tracer, which knows the leading axes."""
+
+_STATEFUL = {
+    "d2e.compiler.nn.containers.Recurrent", *map(_path, NEURONS),
+    *spikingjelly.STATEFUL, *sinabs.STATEFUL, *norse.STATEFUL,
+}
 
 
 def row_of(module: nn.Module) -> Row | None:
@@ -107,3 +117,18 @@ def row_of(module: nn.Module) -> Row | None:
         if (row := ROWS.get(_path(cls))) is not None:
             return row if getattr(type(module), "forward", None) is getattr(cls, "forward", None) else None
     return None
+
+
+def is_stateful(module: nn.Module) -> bool:
+    """Whether a module is a neuron, or holds one that only its row reads: its state is of one place in the network."""
+    return any(_path(cls) in _STATEFUL for cls in type(module).__mro__)
+
+
+def layout_of(module: nn.Module) -> str | None:
+    """How a framework's module takes frames (`tensors.LAYOUT`); None: as d2e's do."""
+    return spikingjelly.layout(module)
+
+
+def calls_by_step(module: nn.Module) -> bool:
+    """Whether a module is a sequence that its framework calls with the frames of one step."""
+    return any(_path(cls) in spikingjelly.CONTAINERS for cls in type(module).__mro__)

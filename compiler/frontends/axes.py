@@ -1,0 +1,114 @@
+"""How many axes stand before a frame's own at every value of a model: batch and time, or one that holds both.
+
+Frameworks whose layers disagree about it (sinabs' plain and squeezed layers, Norse's layers over time and its cells) say by
+their classes how a model takes frames; what contradicts that is refused, because torch would run it with wrong axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx, nn
+
+from d2e.compiler.frontends import norse, sinabs
+from d2e.compiler.frontends.refusals import option_refusal
+from d2e.compiler.frontends.tensors import dotted
+
+WRAPPED = "wrapped"
+"""The scope of what stands in a wrapper that hands it single frames."""
+_WRAPPERS: dict[str, str] = {**sinabs.WRAPPERS, **norse.WRAPPERS}
+_PACKAGES = ("sinabs.layers.", "norse.torch.module.")
+_AXES: dict[str, int] = {**sinabs.AXES, **norse.AXES}
+_SHIFTS = {sinabs.FLATTEN_TIME: -1, sinabs.UNFLATTEN_TIME: 1}
+_FRAMES = (
+    nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.LPPool2d,
+)
+"""Layers of torch that take one axis before the frame's own, whatever it holds."""
+_LAYOUTS = {"sinabs": {1: "squeezed", 2: "batch-time"}, "norse": {1: "step", 2: "time-batch"}}
+_TAKEN = {
+    "squeezed": "[batch * time, …]", "batch-time": "[batch, time, …]", "step": "[batch, …]",
+    "time-batch": "[time, batch, …]",
+}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Of one traced model.
+
+    Attributes:
+        layout: how it takes frames (`against.Layout`); None: no layer of a framework says so.
+        before: node -> axes before the frame's own of its value, where ``layout`` is known.
+    """
+
+    layout: str | None = None
+    before: Mapping[fx.Node, int] = field(default_factory=dict)
+
+
+def wrapped(module: nn.Module) -> nn.Module | None:
+    """What a wrapper of a framework applies to every frame; None where the module is no wrapper."""
+    inner = _WRAPPERS.get(dotted(type(module)))
+    return None if inner is None else getattr(module, inner)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a framework defines the module's class, and it is more than a container."""
+    container = isinstance(module, nn.Sequential) or wrapped(module) is not None
+    return dotted(type(module)).startswith(_PACKAGES) and not container
+
+
+def returns_state(module: nn.Module) -> bool:
+    """Whether a layer returns (frames, state)."""
+    return any(dotted(cls) in norse.STATEFUL for cls in type(module).__mro__)
+
+
+def merges(module: nn.Module) -> bool:
+    """Whether a layer adds up all it is given."""
+    return dotted(type(module)) == sinabs.MERGE
+
+
+def of(graph: fx.Graph, root: nn.Module, folded: set[fx.Node]) -> Axes:
+    """Follow the axes through a graph whose nodes ``folded`` stand in a wrapper that hands on single frames.
+
+    Raises:
+        UnsupportedError: D2E-LAYER-005 where two layers take different axes.
+    """
+    needs = {node: _need(module) for node in graph.nodes if (module := _module(node, root)) is not None}
+    names = {dotted(type(root.get_submodule(str(node.target)))): node for node in needs}
+    framework = next((name.partition(".")[0] for name in names if name in _AXES), None)
+    if framework is None:
+        return Axes()
+    layouts = _LAYOUTS[framework]
+    shift: dict[fx.Node, int] = {}
+    found: int | None = None
+    for node in graph.nodes:
+        shift[node] = next((shift[value] for value in node.all_input_nodes), 0)
+        need = needs.get(node)
+        if node in folded and need not in (None, 1):
+            raise _contradiction(node, layouts, 2, 1)
+        need = 2 if node in folded else need
+        if need is not None and found is None:
+            found = need - shift[node]
+        if need is not None and found is not None and shift[node] + found != need:
+            raise _contradiction(node, layouts, need, shift[node] + found)
+        if node in needs:
+            shift[node] += _SHIFTS.get(dotted(type(root.get_submodule(str(node.target)))), 0)
+    assert found is not None, "a layer of the framework takes axes"
+    if found not in layouts:
+        raise option_refusal(f"the model takes frames with {found} axes before their own", "input", "It must be one or two.")
+    return Axes(layouts[found], {node: found + more for node, more in shift.items()})
+
+
+def _module(node: fx.Node, root: nn.Module) -> nn.Module | None:
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _need(module: nn.Module) -> int | None:
+    need = next((_AXES[path] for cls in type(module).__mro__ if (path := dotted(cls)) in _AXES), None)
+    return 1 if need is None and isinstance(module, _FRAMES) else need
+
+
+def _contradiction(node: fx.Node, layouts: Mapping[int, str], need: int, given: int) -> Exception:
+    takes, gets = (_TAKEN.get(layouts.get(n, ""), f"{n} axes before a frame's own") for n in (need, given))
+    way = "Lift, or cells" if "step" in layouts.values() else "IAFSqueeze, LIFSqueeze, Repeat, FlattenTime or UnflattenTime"
+    return option_refusal(f"takes {takes} but receives {gets}", str(node.target), f"Use {way}.")

@@ -1,0 +1,385 @@
+"""SpikingJelly's own run beside the reference on the network read from it: every neuron, layer, container and step mode."""
+
+import operator
+import sys
+from types import ModuleType
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import nn
+
+from d2e.compiler.frontends.against import ENOUGH, compare, spikes_of_source
+from d2e.compiler.frontends.torch_fx import from_torch
+from d2e.ir.errors import UnsupportedError
+from d2e.ir.nodes import LIF
+
+DOWNLOADS = ModuleType("torchvision.models.utils")
+DOWNLOADS.load_state_dict_from_url = None
+with mock.patch.dict(sys.modules, {name: DOWNLOADS for name in ("torchvision", "torchvision.models", DOWNLOADS.__name__)}):
+    from spikingjelly.activation_based.model import sew_resnet, spiking_resnet  # take only a download from torchvision
+
+
+def frames(shape, batch=3, steps=12, seed=0):
+    return (np.random.default_rng(seed).random((batch, steps, *shape)) < 0.5).astype(np.int64)
+
+
+def settle(net, gain=2.0):
+    """Weights that make spikes, BatchNorm with statistics, evaluation mode; the states are forgotten."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+                module.weight *= gain
+            elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                nn.init.uniform_(module.weight, 0.7, 1.5)
+                nn.init.uniform_(module.bias, 0.0, 0.5)
+    return net.eval()
+
+
+def check(net, shape, layout, given=None, populations=None):
+    """Both fire the same spikes, and every population fires some but not always."""
+    network = from_torch(net, shape, coding="direct" if given is not None else "spikes")
+    given = frames(shape) if given is None else given
+    found = compare(net, network, given)
+    assert network.metadata["layout"] == layout
+    assert found.agreement >= ENOUGH, found
+    assert set(found.populations) == set(network.populations)
+    assert populations is None or list(network.populations) == populations
+    for name, (theirs, ours) in found.spikes.items():
+        total, most = found.populations[name][1], network.neuron(name).max_spikes
+        assert abs(theirs - ours) <= 1e-4 * total
+        assert 0.005 * total < ours < 0.98 * total * most, (name, ours / total)
+    return network
+
+
+LAYOUTS = {"s": "step", "m": "time-batch"}
+NEURONS = {
+    "if": lambda: neuron.IFNode(),
+    "if soft": lambda: neuron.IFNode(0.7, None),
+    "if reset to a value": lambda: neuron.IFNode(0.7, -0.3),
+    "if stored": lambda: neuron.IFNode(0.7, None, surrogate.ATan(), True, store_v_seq=True),
+    "if half": lambda: neuron.HalfThresholdIFNode(0.8),
+    "if simple": lambda: neuron.SimpleIFNode(0.5, 0.2),
+    "lif": lambda: neuron.LIFNode(v_threshold=0.5),
+    "lif soft": lambda: neuron.LIFNode(3.0, True, 0.3, None),
+    "lif reset to a value": lambda: neuron.LIFNode(1.7, True, 0.4, -0.2, store_v_seq=True),
+    "lif whole input": lambda: neuron.LIFNode(2.5, False, 0.7),
+    "lif whole input soft": lambda: neuron.LIFNode(3.0, False, 0.7, None),
+    "lif whole input reset to a value": lambda: neuron.LIFNode(1.7, False, 0.4, 0.1, surrogate.Erf()),
+    "lif simple": lambda: neuron.SimpleLIFNode(2.0, True, 0.5, 0.2),
+    "lif simple whole input": lambda: neuron.SimpleLIFNode(2.0, False, 0.9, -0.2),
+    "plif": lambda: neuron.ParametricLIFNode(2.7, True, 0.4, 0.1),
+    "plif soft": lambda: neuron.ParametricLIFNode(1.4, True, 0.4, None, surrogate.PiecewiseQuadratic()),
+    "plif whole input": lambda: neuron.ParametricLIFNode(2.7, False, 0.6, -0.1),
+    "cuba": lambda: neuron.CUBALIFNode(0.3, 0.8, 0.9),
+    "cuba soft": lambda: neuron.CUBALIFNode(0.2, 0.6, 0.9, None),
+    "cuba reset to a value": lambda: neuron.CUBALIFNode(0.5, 0.75, 0.6, -0.4),
+    "ilif": lambda: neuron.ILIFNode(),
+    "ilif of two": lambda: neuron.ILIFNode(2.0, 0.6, surrogate.MultiLevelSpikeCount(2)),
+    "ilif of one": lambda: neuron.ILIFNode(1.5, 0.8, surrogate.MultiLevelSpikeCount(1), store_v_seq=True),
+}
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_in_both_step_modes(name, mode):
+    make = NEURONS[name]
+    torch.manual_seed(len(name))
+    net = nn.Sequential(layer.Linear(9, 40), make(), layer.Dropout(0.4), layer.Linear(40, 30, bias=False), make())
+    functional.set_step_mode(settle(net), mode)
+    check(net, (9,), LAYOUTS[mode], frames((9,), batch=6, steps=30), populations=["1", "4"])
+
+
+def test_a_learned_time_constant_is_read():
+    net = nn.Sequential(layer.Linear(9, 40), neuron.ParametricLIFNode(2.0, v_threshold=0.4))
+    settle(net)
+    with torch.no_grad():
+        net[1].w.fill_(1.3)
+    network = check(net, (9,), "step")
+    kept = float(network.neuron("1").decay_mem)
+    assert kept == pytest.approx(1 - 1 / (1 + np.exp(-1.3)), rel=1e-6)
+
+
+def test_the_step_of_a_lif_is_stated_term_by_term():
+    torch.manual_seed(0)
+    net = nn.Sequential(layer.Linear(3, 2), neuron.LIFNode(4.0, True, 0.5, -0.25))
+    node = from_torch(net, (3,)).neuron("1")
+    assert isinstance(node, LIF)
+    stated = {name: float(getattr(node, name)) for name in ("decay_mem", "gain", "bias", "v_reset", "v_init", "threshold")}
+    assert stated == {
+        "decay_mem": 0.75, "gain": 0.25, "bias": -0.0625, "v_reset": -0.25, "v_init": -0.25, "threshold": 0.5,
+    }
+    assert (node.reset, node.reset_when, node.fire, node.max_spikes) == ("value", "same", "ge", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9])
+def test_reaching_the_threshold_exactly_is_a_spike_in_the_precision_of_the_model(threshold, dtype):
+    net = nn.Sequential(layer.Linear(1, 1, bias=False), neuron.IFNode(threshold)).to(dtype)
+    with torch.no_grad():
+        net[0].weight.fill_(threshold)
+    found = compare(net, from_torch(net, (1,)), np.ones((1, 4, 1), np.int64))
+    assert found.spikes == {"1": (4.0, 4.0)}
+
+
+def test_integer_neurons_send_counts():
+    torch.manual_seed(3)
+    net = settle(nn.Sequential(layer.Linear(9, 40), neuron.ILIFNode(), layer.Linear(40, 10), neuron.ILIFNode()), 3.0)
+    network = check(net, (9,), "step")
+    sent = spikes_of_source(net, network, frames((9,)))
+    assert network.neuron("1").max_spikes == 4
+    assert set(np.unique(sent["1"])) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert set(np.unique(sent["3"])) >= {0.0, 1.0, 2.0, 3.0}
+
+
+def convolutional(make):
+    return nn.Sequential(
+        layer.Conv2d(2, 8, 3, padding=1, bias=False), layer.BatchNorm2d(8), make(), layer.AvgPool2d(2),
+        layer.Conv2d(8, 12, 3, stride=2, padding=1, groups=2), layer.BatchNorm2d(12), make(), layer.Dropout2d(0.2),
+        layer.AdaptiveAvgPool2d((1, 2)), layer.Flatten(), layer.Linear(24, 10), layer.BatchNorm1d(10), make(),
+    )
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+def test_a_convolutional_net(mode):
+    torch.manual_seed(5)
+    net = settle(convolutional(lambda: neuron.LIFNode(v_threshold=0.4)))
+    functional.set_step_mode(net, mode)
+    check(net, (2, 12, 16), LAYOUTS[mode])
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+def test_a_net_over_one_axis(mode):
+    torch.manual_seed(5)
+    net = nn.Sequential(
+        layer.Conv1d(3, 8, 3, padding=2, dilation=2), layer.BatchNorm1d(8), neuron.IFNode(0.8), layer.Flatten(1, 2),
+        layer.Linear(8 * 14, 12), neuron.CUBALIFNode(),
+    )
+    functional.set_step_mode(settle(net), mode)
+    check(net, (3, 14), LAYOUTS[mode])
+
+
+def test_real_frames_shown_at_every_step():
+    torch.manual_seed(6)
+    net = settle(convolutional(lambda: neuron.IFNode(1.0, None)))
+    functional.set_step_mode(net, "m")
+    image = np.random.default_rng(0).random((4, 1, 2, 12, 16), np.float32)
+    check(net, (2, 12, 16), "time-batch", np.repeat(image, 8, axis=1))
+
+
+class Own(nn.Module):
+    """Layers of torch in a forward that folds time into the batch, as SpikingJelly's examples do."""
+
+    def __init__(self, folding):
+        super().__init__()
+        self.conv, self.norm, self.fire = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), neuron.LIFNode(v_threshold=0.3)
+        self.fc, self.last, self.folding = nn.Linear(6 * 4 * 6, 10), neuron.IFNode(), folding
+
+    def forward(self, x):
+        if self.folding == "function":
+            x = functional.seq_to_ann_forward(x, [self.conv, self.norm])
+        elif self.folding == "own":
+            time, batch = x.shape[:2]
+            x = self.norm(self.conv(x.flatten(0, 1)))
+            x = x.unflatten(0, (time, batch))
+        else:
+            x = self.norm(self.conv(x))
+        x = self.fire(x)
+        x = torch.flatten(x, 1) if self.folding is None else torch.flatten(x, 2)
+        return self.last(self.fc(x))
+
+
+@pytest.mark.parametrize(("folding", "mode"), [("function", "m"), ("own", "m"), (None, "s")])
+def test_a_forward_of_its_own(folding, mode):
+    torch.manual_seed(7)
+    net = settle(Own(folding))
+    functional.set_step_mode(net, mode)
+    check(net, (2, 6, 8), LAYOUTS[mode], populations=["fire", "last"])
+
+
+def test_containers_call_their_modules_step_by_step():
+    torch.manual_seed(8)
+    net = nn.Sequential(
+        layer.SeqToANNContainer(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.AvgPool2d(2)), neuron.IFNode(0.4, step_mode="m"),
+        layer.MultiStepContainer(nn.Flatten(), nn.Linear(6 * 2 * 3, 20), neuron.LIFNode(v_threshold=0.4)),
+        layer.StepModeContainer(False, "m", nn.Linear(20, 20)), neuron.LIFNode(v_threshold=0.3, step_mode="m"),
+        layer.StepModeContainer(True, "m", nn.Sequential(nn.Linear(20, 10), neuron.CUBALIFNode())),
+    )
+    check(settle(net), (2, 6, 8), "time-batch", populations=["1", "2.2", "4", "5.0.1"])
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_a_container_alone(steps):
+    torch.manual_seed(9)
+    net = layer.MultiStepContainer(nn.Flatten(), nn.Linear(12, 20), neuron.IFNode(0.5))
+    settle(net)
+    check(net, (3, 4), "time-batch", frames((3, 4), steps=steps), populations=["2"])
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+def test_recurrent_containers(mode):
+    torch.manual_seed(10)
+    net = nn.Sequential(
+        layer.Linear(9, 30),
+        layer.LinearRecurrentContainer(neuron.LIFNode(v_threshold=0.4), 30, 30),
+        layer.LinearRecurrentContainer(nn.Sequential(nn.Linear(30, 20), neuron.CUBALIFNode()), 30, 20, bias=False),
+        layer.Linear(20, 16),
+        layer.ElementWiseRecurrentContainer(neuron.IFNode(1.5), operator.add),
+        layer.ElementWiseRecurrentContainer(neuron.IFNode(1.5, None), lambda x, y: y + x),
+    )
+    functional.set_step_mode(settle(net), mode)
+    network = check(
+        net, (9,), LAYOUTS[mode],
+        populations=["1.sub_module", "2.sub_module.1", "4.sub_module", "5.sub_module"],
+    )
+    assert sum(edge.recurrent for edge in network.edges) == 4
+
+
+def small_resnet(package, step_mode="s", **options):
+    """A residual net whose stem takes no maximum."""
+    kind = package.SEWResNet if package is sew_resnet else package.SpikingResNet
+    net = kind(package.BasicBlock, [1, 1, 1, 1], num_classes=10, spiking_neuron=neuron.IFNode, **options)
+    net.maxpool = layer.AvgPool2d(2)
+    functional.set_step_mode(net, step_mode)
+    return net
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+@pytest.mark.parametrize(("package", "options"), [(sew_resnet, {"cnf": "ADD"}), (spiking_resnet, {})])
+def test_residual_networks(package, options, mode):
+    torch.manual_seed(11)
+    net = settle(small_resnet(package, mode, v_threshold=0.5, **options), 1.2)
+    given = frames((3, 32, 32), batch=1, steps=4)
+    network = from_torch(net, (3, 32, 32))
+    found = compare(net, network, given)
+    assert network.metadata["layout"] == LAYOUTS[mode]
+    assert found.agreement >= ENOUGH
+    assert len(found.populations) == (12 if package is sew_resnet else 9)
+    assert all(ours > 0 for _, ours in found.spikes.values())
+
+
+def test_a_trained_net():
+    """Two blobs of spikes, a few steps of training with SpikingJelly's surrogate gradients."""
+    torch.manual_seed(12)
+    net = nn.Sequential(
+        layer.Linear(16, 60), neuron.LIFNode(surrogate_function=surrogate.ATan()), layer.Linear(60, 2),
+        neuron.ParametricLIFNode(surrogate_function=surrogate.ATan()),
+    )
+    functional.set_step_mode(net, "m")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 128)
+    rates = np.where(np.arange(16) < 8, 0.2, 0.6)
+    given = rng.random((128, 20, 16)) < np.where(labels[:, None], rates, rates[::-1])[:, None]
+    x, y = torch.as_tensor(given.swapaxes(0, 1)).float(), torch.as_tensor(labels)
+    optimiser = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(40):
+        functional.reset_net(net)
+        loss = nn.functional.cross_entropy(net(x).sum(0), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    functional.reset_net(net)
+    with torch.no_grad():
+        assert (net(x).sum(0).argmax(-1) == y).float().mean() > 0.9
+    check(net.eval(), (16,), "time-batch", given.astype(np.int64))
+
+
+def of(module, shape=(6,), mode=None):
+    net = nn.Sequential(layer.Linear(6, 6), module) if shape == (6,) else nn.Sequential(module)
+    if mode:
+        functional.set_step_mode(net, mode)
+    return lambda: from_torch(net, shape)
+
+
+class Clipped(neuron.LIFNode):
+    """A charge of its own behind LIFNode's forward."""
+
+    def single_step_functional_forward(self, inputs, states, **kwargs):
+        return super().single_step_functional_forward(inputs, (states[0].clip(-1),), **kwargs)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.fire = layer.Linear(6, 6), neuron.IFNode(step_mode="m")
+
+    def forward(self, x):
+        return self.fire(self.fc(self.fire(x)))
+
+
+def quiet(module, **values):
+    for name, value in values.items():
+        setattr(module, name, value)
+    return module
+
+
+def mixed(*modes):
+    net = nn.Sequential(layer.Linear(6, 6), *(neuron.IFNode(step_mode=mode) for mode in modes))
+    return lambda: from_torch(net, (6,))
+
+
+REFUSALS = {
+    "quadratic": (of(neuron.QIFNode()), "D2E-LAYER-008", "1", "QIFNode charges by a product"),
+    "exponential": (of(neuron.EIFNode()), "D2E-LAYER-008", "1", "EIFNode"),
+    "Izhikevich": (of(neuron.IzhikevichNode()), "D2E-LAYER-008", "1", "recovery variable"),
+    "gated": (of(neuron.GatedLIFNode(4)), "D2E-LAYER-008", "1", "gates"),
+    "KLIF": (of(neuron.KLIFNode()), "D2E-LAYER-008", "1", "cuts v at zero"),
+    "complementary": (of(neuron.ComplementaryLIFNode()), "D2E-LAYER-008", "1", "second state"),
+    "PSN": (of(neuron.PSN(4)), "D2E-LAYER-008", "1", "all steps at once"),
+    "sliding PSN": (of(neuron.SlidingPSN(2)), "D2E-LAYER-008", "1", "of the past"),
+    "LIAF": (of(neuron.LIAFNode(torch.relu, False)), "D2E-LAYER-008", "1", "an activation"),
+    "ternary": (of(neuron.TernaryIFNode()), "D2E-LAYER-008", "1", "both signs"),
+    "OTTT": (of(neuron.OTTTLIFNode()), "D2E-LAYER-008", "1", "OTTTLIFNode"),
+    "not spiking": (of(neuron.NonSpikingLIFNode()), "D2E-LAYER-008", "1", "NonSpikingLIFNode"),
+    "own charge": (of(Clipped()), "D2E-LAYER-008", "1", "Clipped replaces single_step_functional_forward of LIFNode"),
+    "surrogate that sends reals": (
+        of(neuron.IFNode(surrogate_function=surrogate.Sigmoid(spiking=False))), "D2E-LAYER-005", "1", "Sigmoid"),
+    "surrogate that sends counts": (
+        of(neuron.IFNode(surrogate_function=surrogate.MultiLevelSpikeCount(3))), "D2E-LAYER-005", "1", "send 1"),
+    "surrogate that rolls dice": (
+        of(neuron.IFNode(surrogate_function=surrogate.PoissonPass())), "D2E-LAYER-005", "1", "PoissonPass"),
+    "threshold per neuron": (
+        of(quiet(neuron.IFNode(), v_threshold=torch.ones(6))), "D2E-LAYER-005", "1", "shape [6]"),
+    "precision": (
+        of(quiet(neuron.IFNode(), _neuron_precision=(torch.bfloat16, "fp32", "fp32"))), "D2E-LAYER-005", "1", "precision"),
+    "maximum": (of(layer.MaxPool2d(2), (1, 4, 4)), "D2E-LAYER-001", "0", "maximum"),
+    "group norm": (of(layer.GroupNorm(1, 4), (4, 4, 4)), "D2E-LAYER-003", "0", "statistics"),
+    "standardised weights": (of(layer.WSLinear(6, 6)), "D2E-LAYER-006", "1", "WSLinear"),
+    "filter": (of(layer.SynapseFilter()), "D2E-LAYER-006", "1", "SynapseFilter"),
+    "time last": (of(layer.TLastSeqToANNContainer(nn.Linear(6, 6))), "D2E-LAYER-006", "1", "TLastSeqToANNContainer"),
+    "two modes": (mixed("m", "s"), "D2E-LAYER-005", "2", "is in step mode 's', and 1 in step mode 'm'"),
+    "layers in another mode": (
+        lambda: from_torch(nn.Sequential(layer.Conv1d(2, 2, 1), neuron.IFNode(step_mode="m")), (2, 4)),
+        "D2E-LAYER-005", "1", "step mode"),
+    "neuron without a memory": (
+        of(layer.SeqToANNContainer(nn.Linear(6, 6), neuron.IFNode())), "D2E-LAYER-005", "1.1", "forgets"),
+    "m within a container": (
+        of(layer.MultiStepContainer(nn.Sequential(nn.Linear(6, 6), neuron.IFNode(step_mode="m")))),
+        "D2E-LAYER-005", "1.0.1", "within a container"),
+    "recurrence by product": (
+        of(layer.ElementWiseRecurrentContainer(neuron.IFNode(), operator.mul)), "D2E-LAYER-005", "1", "not the sum"),
+    "recurrence by maximum": (
+        of(layer.ElementWiseRecurrentContainer(neuron.IFNode(), lambda x, y: torch.relu(x + y))),
+        "D2E-LAYER-005", "1", "not the sum"),
+    "unknown inside a recurrence": (
+        of(layer.LinearRecurrentContainer(nn.Sequential(nn.Tanh()), 6, 6)), "D2E-LAYER-002", "1.sub_module.0", "Tanh"),
+    "one neuron in two places": (lambda: from_torch(Twice(), (6,)), "D2E-LAYER-007", "fire", "twice"),
+    "SEW by product": (
+        lambda: from_torch(small_resnet(sew_resnet, cnf="AND", step_mode="m"), (3, 32, 32)),
+        "D2E-LAYER-006", "layer1.0.mul", "product of two tensors"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_has_no_form_is_refused(name):
+    read, code, node, message = REFUSALS[name]
+    with pytest.raises(UnsupportedError) as refused:
+        read()
+    assert refused.value.code == code
+    assert (refused.value.node or "").startswith(node)
+    assert message in str(refused.value)
+    assert refused.value.hint

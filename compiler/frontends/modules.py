@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from d2e.compiler.frontends import layers, norse, sinabs, spikingjelly
+from d2e.compiler.frontends import layers, norse, sinabs, snntorch, spikingjelly
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import Row, array, required, weights
 from d2e.compiler.frontends.tensors import dotted as _path
-from d2e.compiler.nn.neurons import NEURONS
+from d2e.compiler.nn.containers import Recurrent
+from d2e.compiler.nn.neurons import NEURONS, Neuron
 
 
 def _linear(build: Builder, name: str, module: nn.Linear, flow: Flow) -> Flow:
@@ -100,14 +101,14 @@ _TORCH: dict[str, Row] = {
 }
 ROWS: dict[str, Row] = {
     **_TORCH,
-    **sinabs.ROWS, **norse.ROWS,
+    **sinabs.ROWS, **norse.ROWS, **snntorch.ROWS,
     **spikingjelly.ROWS, **{name: _TORCH[same] for name, same in spikingjelly.LIKE_TORCH.items()},
 }
 """Dotted class name -> row; `torch.nn.Flatten` is handled by the tracer, which knows the leading axes."""
 
 _STATEFUL = {
     "d2e.compiler.nn.containers.Recurrent", *map(_path, NEURONS),
-    *spikingjelly.STATEFUL, *sinabs.STATEFUL, *norse.STATEFUL,
+    *spikingjelly.STATEFUL, *sinabs.STATEFUL, *norse.STATEFUL, *snntorch.ROWS,
 }
 
 
@@ -132,3 +133,9 @@ def layout_of(module: nn.Module) -> str | None:
 def calls_by_step(module: nn.Module) -> bool:
     """Whether a module is a sequence that its framework calls with the frames of one step."""
     return any(_path(cls) in spikingjelly.CONTAINERS for cls in type(module).__mro__)
+
+
+def calls_by_itself(module: nn.Module) -> bool:
+    """Whether a model has neurons of another framework, which its ``forward`` may call once per step."""
+    theirs = any(is_stateful(m) and not isinstance(m, (Neuron, Recurrent)) for m in module.modules())
+    return theirs and layout_of(module) != "time-batch"  # where every neuron takes all steps at once

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from d2e.compiler.frontends import axes, layers
 from d2e.compiler.frontends.builder import Builder, Flow
-from d2e.compiler.frontends.modules import calls_by_step, is_stateful, layout_of, row_of
+from d2e.compiler.frontends.modules import calls_by_itself, calls_by_step, is_stateful, layout_of, row_of
 from d2e.compiler.frontends.refusals import refusal
 from d2e.compiler.frontends.tensors import LAYOUT
 from d2e.compiler.nn.containers import TimeFolded, has_neurons
@@ -32,7 +32,7 @@ from d2e.ir.nodes import Input
 
 def from_torch(
     module: nn.Module, input_shape: Sequence[int], *, time_steps: int | None = None, coding: str = "spikes",
-    max_payload: int = 1, readout: str = "count", dt: float | None = None, name: str | None = None,
+    max_payload: int = 1, readout: str | None = None, dt: float | None = None, name: str | None = None,
 ) -> Network:
     """The network a torch module describes.
 
@@ -42,12 +42,12 @@ def from_torch(
         time_steps: steps per sample.
         coding: of the input: "spikes", "signed" or "direct".
         max_payload: largest absolute payload of the input.
-        readout: "count", "last" or "mean".
+        readout: "count", "last" or "mean"; None: what the model does where it loops over time, else "count".
         dt: length of a step in seconds, if it has one.
         name: kept in the metadata.
 
     Raises:
-        UnsupportedError: D2E-LAYER-001..007 for a layer that does not compile, D2E-TRACE-001/-002 for a
+        UnsupportedError: D2E-LAYER-001..008 for a layer that does not compile, D2E-TRACE-001..006 for a
             ``forward`` that cannot be followed, D2E-SHAPE-001 where shapes do not fit.
         UsageError: D2E-LOAD-010 for an input that has no meaning.
     """
@@ -55,9 +55,26 @@ def from_torch(
         shape=tuple(input_shape), dt=dt, time_steps=time_steps, coding=coding,  # type: ignore[arg-type]
         max_payload=max_payload,
     )
+    facts = {"source": "torch", **({"name": name} if name else {})}
+    try:
+        return _traced(module, source, facts, "count" if readout is None else readout)
+    except UnsupportedError as error:
+        if not calls_by_itself(module):
+            raise
+        first = error
+    from d2e.compiler.frontends import loops
+
+    try:
+        return loops.read(module, source, facts, readout)
+    except UnsupportedError as error:
+        plain = error.code == "D2E-TRACE-006" and first.code not in _LOOPS
+        raise (first if plain else error) from None
+
+
+def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout: str) -> Network:
+    """The network of a ``forward`` without a loop."""
     layout = layout_of(module)
-    facts = {"name": name, LAYOUT: layout}
-    builder = Builder(source, {"source": "torch", **{key: value for key, value in facts.items() if value}})
+    builder = Builder(source, {**facts, **({LAYOUT: layout} if layout else {})})
     builder.single = all(p.dtype != torch.float64 for p in module.parameters())
     scope = "sequence" if layout is None else "steps" if layout == "time-batch" else "frame"
     if row_of(module) is not None:
@@ -70,6 +87,10 @@ def from_torch(
     if found.layout is not None:
         builder.metadata = {**builder.metadata, LAYOUT: found.layout}
     return GraphReader(module, tracer.where, builder, before=found.before).read(graph, readout)
+
+
+_LOOPS = ("D2E-TRACE-001", "D2E-TRACE-002", "D2E-LAYER-006", "D2E-LAYER-007")
+"""What a loop over time looks like to the tracer."""
 
 
 class _Tracer(NIRTorchTracer):  # type: ignore[misc]

@@ -1,0 +1,211 @@
+"""One step of a recorded run as a list of lines: what its neurons receive, in terms of this step and the one before."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d2e.compiler.frontends.recording import Call, Tape, Value, values_in
+from d2e.compiler.frontends.refusals import refusal
+from d2e.ir.errors import UnsupportedError
+
+_SAME = {"detach", "clone", "contiguous", "to", "float", "double", "type_as", "requires_grad_"}
+_MOVES = {*_SAME, "view", "reshape", "view_as", "reshape_as", "squeeze", "unsqueeze", "flatten", "__getitem__", "permute",
+          "transpose", "expand", "expand_as"}
+_ADD = {"add", "add_", "__add__", "__radd__", "__iadd__"}
+_SUBTRACT = {"sub", "sub_", "__sub__", "__isub__"}
+_MULTIPLY = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
+_DIVIDE = {"div", "div_", "true_divide", "__truediv__", "__itruediv__"}
+INPUT, ZERO, BEFORE, LAYER, FUNCTION, METHOD = "input", "zero", "before", "layer", "function", "method"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of a line."""
+
+    line: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One call: of a layer by its path, of a function, of a method by its name; or a source (input, zero, before)."""
+
+    kind: str
+    target: Any = None
+    arguments: tuple[Any, ...] = ()
+    named: tuple[tuple[str, Any], ...] = ()
+
+
+class NotTheInput(UnsupportedError):
+    """The model was shown frames with other axes than it takes."""
+
+
+def trace_error(code: str, message: str, node: str | None, hint: str) -> UnsupportedError:
+    """A fault of a model's time loop."""
+    return UnsupportedError(f"D2E-TRACE-{code}", message, node=node, hint=hint)
+
+
+@dataclass
+class Step:
+    """Step ``number`` of a tape.
+
+    Attributes:
+        frame: what the model was shown in it [batch, *shape].
+        neurons: paths of the layers that have a state.
+        lines: what it computes, each line after those it uses.
+    """
+
+    tape: Tape
+    number: int
+    frame: Tensor
+    neurons: frozenset[str]
+    lines: list[Line] = field(default_factory=list)
+    _known: dict[Value, Ref] = field(default_factory=dict)
+
+    def close(self, result: Value) -> Ref:
+        """All that ``result`` and the neurons whose spikes come back need."""
+        ref = self.ref(result)
+        done: set[str] = set()
+        while missing := {line.target for line in self.lines if line.kind == BEFORE} - done:
+            done |= missing
+            for path in sorted(missing):
+                self.ref(self.tape.calls[path][self.number].results[0])
+        return ref
+
+    def ref(self, value: Value) -> Ref:
+        """The line of a value, written if it is new."""
+        if value not in self._known:
+            found = self._line(value)
+            self._known[value] = found if isinstance(found, Ref) else self._written(found)
+        return self._known[value]
+
+    def _written(self, line: Line) -> Ref:
+        if line.kind in (INPUT, ZERO, BEFORE) and line in self.lines:
+            return Ref(self.lines.index(line))
+        self.lines.append(line)
+        return Ref(len(self.lines) - 1)
+
+    def _line(self, value: Value) -> Line | Ref:
+        tensor, call = value.tensor, value.call
+        if not self.tape.is_live(value):
+            return self._constant(value)
+        if tensor.shape == self.frame.shape and torch.equal(tensor, self.frame):
+            return Line(INPUT)
+        if call is None:
+            raise NotTheInput("D2E-TRACE-003", f"step {self.number} does not read the frame of this step alone",
+                              hint="Index the input by the step: x[step], or x[:, step] with batch first.")
+        if call.layer is None:
+            return self._function(call, value)
+        if call.layer in self.neurons:
+            return self._neuron(call, value)
+        return Line(LAYER, call.layer, tuple(self.ref(v) for v in values_in((call.arguments, call.named))))
+
+    def _constant(self, value: Value) -> Line:
+        if value.tensor.any():
+            raise refusal("a tensor that is neither the frame nor a layer's result", _place(value))
+        return Line(ZERO)
+
+    def _neuron(self, call: Call, value: Value) -> Line:
+        path = str(call.layer)
+        if value.index and len(call.results) > 1:
+            raise trace_error("004", f"something else than {path} uses its state", path,
+                              "Hand a state only to the next call of its own neuron; use its spikes elsewhere.")
+        if call.number == self.number - 1:
+            return Line(BEFORE, path)
+        if call.number != self.number:
+            raise trace_error(
+                "003", f"step {self.number} uses what {path} sent in step {call.number}", path,
+                "A step may use this step's spikes and those of the step before; neurons are called once per step.")
+        self._check_states(call)
+        return Line(LAYER, path, (self.ref(_frame(call)),))
+
+    def _check_states(self, call: Call) -> None:
+        """The states a neuron is given are its own of the step before, or zeros in the first."""
+        path = str(call.layer)
+        given = [s for state in call.states for s in (*values_in(state),) or (None,)]
+        before = self.tape.calls[path][call.number - 1].results if call.number else []
+        for back, state in enumerate(reversed(given), 1):
+            if state is None:
+                continue
+            if call.number == 0 and not self.tape.is_live(state) and not state.tensor.any():
+                continue
+            if len(before) < back or _plain(state).tensor is not before[-back].tensor:
+                raise trace_error(
+                    "004", f"{path} is given a state in step {call.number} that is not its own of the step before", path,
+                    "Hand on the state as the neuron returned it, and start from zeros.")
+
+    def _function(self, call: Call, value: Value) -> Line | Ref:
+        name = getattr(call.target, "__name__", str(call.target))
+        first = next(values_in(call.arguments), None)
+        if name in _MOVES and first is not None:
+            if value.tensor.shape == first.tensor.shape and torch.equal(value.tensor, first.tensor):
+                return self.ref(first)
+            batch = len(self.frame)
+            flat = (batch, first.tensor[0].numel() if len(first.tensor) else 0)
+            if tuple(value.tensor.shape) == flat and len(first.tensor) == batch and _flattens(first.tensor, value.tensor):
+                return Line(FUNCTION, torch.flatten, (self.ref(first), 1))
+        arguments = tuple(self._argument(a) for a in call.arguments)
+        named = tuple((key, self._argument(a)) for key, a in call.named.items())
+        if name in _ADD:
+            return Line(FUNCTION, torch.add, arguments, named)
+        if name in _SUBTRACT and not named:
+            return Line(FUNCTION, torch.add, arguments, (("alpha", -1),))
+        if name in _MULTIPLY:
+            return Line(FUNCTION, operator.mul, arguments, named)
+        if name in _DIVIDE and len(arguments) == 2 and isinstance(arguments[1], (int, float)) and arguments[1]:
+            return Line(FUNCTION, operator.mul, (arguments[0], 1 / arguments[1]))
+        if getattr(torch.Tensor, name, None) is call.target:
+            return Line(METHOD, name, arguments, named)
+        return Line(FUNCTION, call.target, arguments, named)
+
+    def _argument(self, thing: Any) -> Any:
+        if isinstance(thing, Value):
+            return self.ref(thing)
+        if isinstance(thing, (list, tuple)):
+            return tuple(self._argument(x) for x in thing)
+        return thing
+
+
+def _flattens(before: Tensor, after: Tensor) -> bool:
+    return torch.equal(before.flatten(1), after)
+
+
+def _frame(call: Call) -> Value:
+    return next(values_in((call.arguments, call.named)))
+
+
+def _plain(value: Value) -> Value:
+    """A value before functions that change no number of it."""
+    while value.call is not None and getattr(value.call.target, "__name__", "") in _SAME:
+        value = next(values_in(value.call.arguments))
+    return value
+
+
+def _place(value: Value) -> str:
+    return str(getattr(value.call.target, "__name__", value.call.target)) if value.call else "a parameter or buffer"
+
+
+def check_alike(steps: Sequence[Step]) -> None:
+    """Every step computes the same; in the first, spikes of the step before may be zeros.
+
+    Raises:
+        UnsupportedError: D2E-TRACE-003.
+    """
+    pattern = steps[-1].lines
+    for step in steps[:-1]:
+        same = len(step.lines) == len(pattern) and all(map(_same if step.number == 0 else operator.eq, step.lines, pattern))
+        if not same:
+            place = next((a for a, b in zip(step.lines, pattern, strict=False) if a != b), None)
+            path = place.target if place is not None and isinstance(place.target, str) else None
+            raise trace_error(
+                "003", f"step {step.number} computes something else than step {steps[-1].number}", path,
+                "Let every step do the same; start recurrent spikes from zeros instead of leaving them out.")
+
+
+def _same(first: Line, later: Line) -> bool:
+    return first == later or (first.kind == ZERO and later.kind == BEFORE)

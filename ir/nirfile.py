@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,40 +16,54 @@ from typing import Any
 
 import numpy as np
 
-from d2e.ir.errors import UsageError
+from d2e.ir import nirspyx
+from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.network import Edge, Network
-from d2e.ir.nirgraph import close_cycles, flattened, malformed, settle_shapes
+from d2e.ir.nirforeign import foreign_nodes
+from d2e.ir.nirgraph import Edges, batch_axes, close_cycles, flattened, one_end_each, settle_shapes
+from d2e.ir.nirhdf5 import read_tree
 from d2e.ir.nirnodes import SCHEMA, Tree, decode, plain, standard_differs, to_tree
-from d2e.ir.nirprofile import Choices, foreign_nodes
-from d2e.ir.nodes import Shape
+from d2e.ir.nirprofile import Choices
+from d2e.ir.nirtraits import resolved
+from d2e.ir.nodes import Node, Shape
 from d2e.ir.shapes import infer_shapes
 from d2e.ir.verify import verified
 
 NIR_VERSION = "1.0.8"
-MAX_BYTES = 1 << 34
-_MAX_DEPTH = 32
+VERSIONS = ("1.0.4", NIR_VERSION)
+_METADATA_IN_1_0_4 = ("NIRGraph", "Affine", "Conv1d", "Delay", "Flatten", "SumPool2d", "IF", "LI", "LIF", "CubaLIF")
 _COMPRESSED_FROM = 256
 
 
 # --------------------------------------------------------------------------- writing
 
 
-def write(network: Network, path: str | os.PathLike[str]) -> None:
+def write(network: Network, path: str | os.PathLike[str], *, compat: str = NIR_VERSION) -> None:
     """Write a network as a `.nir` file that every NIR tool opens and that `read` gives back exactly.
 
     The same network gives the same bytes. The file appears whole or not at all.
 
+    Args:
+        network: a valid one.
+        path: of the file.
+        compat: version of the nir package that shall read it, one of ``VERSIONS``; sinabs 3.1.3 needs "1.0.4".
+
     Raises:
-        UsageError: D2E-FILE-001 where the file cannot be written, -004 for metadata that are not plain JSON.
-        UnsupportedError: the network is not valid (`verify`).
+        UsageError: D2E-FILE-001 where the file cannot be written, -004 for metadata that are not plain JSON, D2E-NIR-001
+            for an unknown version.
+        UnsupportedError: the network is not valid (`verify`); D2E-NIR-008 where that version cannot say it.
     """
     tree = network_tree(network)
+    if compat not in VERSIONS:
+        raise UsageError("D2E-NIR-001", f"--nir-compat {compat!r} is not known", hint=f"Known: {', '.join(VERSIONS)}.")
+    if compat != NIR_VERSION:
+        tree = _for_1_0_4(tree)
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if target.is_dir():
             raise IsADirectoryError("it is a folder")
-        _write_file(temporary, {"version": NIR_VERSION, "node": tree})
+        _write_file(temporary, {"version": compat, "node": tree})
         os.replace(temporary, target)
     except OSError as error:
         raise UsageError(
@@ -77,6 +90,32 @@ def network_tree(network: Network) -> Tree:
         "edges": [(e.source, e.target) for e in network.edges],
         "metadata": {"d2e": {"json": json.dumps(facts, sort_keys=True)}},
     }
+
+
+def _for_1_0_4(tree: Tree) -> Tree:
+    """The graph as nir 1.0.4 reads it: no v_reset, no CubaLI, our metadata in the graph where a node may have none.
+
+    From the classes of nir 1.0.4: v_reset and CubaLI came with 1.0.6, and Input, Output, Linear, Conv2d, Scale and
+    AvgPool2d take no metadata there.
+    """
+    nodes: Tree = {}
+    moved: Tree = {}
+    for name, node in tree["nodes"].items():
+        kept = {key: value for key, value in node.items() if key != "v_reset"}
+        if np.any(node.get("v_reset", 0.0)):
+            raise UnsupportedError(
+                "D2E-NIR-008", "resets to a value other than 0, which nir 1.0.4 has no field for", node=name,
+                hint="Write it for a newer nir.",
+            )
+        if node["type"] == "CubaLI":
+            raise UnsupportedError(
+                "D2E-NIR-008", "is a readout with a synaptic state, CubaLI, which nir 1.0.4 does not have", node=name,
+                hint="Write it for a newer nir.",
+            )
+        if node["type"] not in _METADATA_IN_1_0_4:
+            moved[name] = kept.pop("metadata")["d2e"]
+        nodes[name] = kept
+    return {**tree, "nodes": nodes, "metadata": {**tree["metadata"], "d2e_nodes": moved}}
 
 
 def _written_dt(network: Network) -> float:
@@ -141,43 +180,91 @@ def read(
         UnsupportedError: D2E-NIR-004 for what d2e has no node for; `verify`'s codes for a network without
             meaning.
     """
-    choices = Choices(profile, dt, reset, fire, max_spikes)
-    return network_from_tree(_read_file(Path(path)).get("node"), choices, time_steps)
+    tree = read_tree(Path(path))
+    version = tree.get("version")
+    choices = Choices(profile, dt, reset, fire, max_spikes, version=version if isinstance(version, str) else None)
+    return network_from_tree(tree.get("node"), choices, time_steps)
 
 
 def network_from_tree(tree: Any, choices: Choices, time_steps: int | None = None) -> Network:
     """The network of a NIR graph as nested dictionaries (``nir.NIRGraph.to_dict()`` or a file's contents)."""
     nodes, edges = flattened(tree)
-    ours = {name for name, node in nodes.items() if "d2e" in node.get("metadata", {})}
     facts = _graph_facts(tree)
+    nodes = _with_moved_metadata(nodes, tree)
+    ours = {name for name, node in nodes.items() if _is_ours(node)}
     found = {name: decode(nodes[name], name) for name in ours}
-    found |= foreign_nodes({name: node for name, node in nodes.items() if name not in ours}, choices)
-    first = [name for name in facts.get("nodes", ()) if name in found]
-    ordered = {name: found[name] for name in dict.fromkeys([*first, *found])}
-    if "recurrent" in facts:
-        held = {(source, target) for source, target in facts["recurrent"]}
-        network = Network(ordered, tuple(Edge(*e, tuple(e) in held) for e in edges), facts["metadata"])
-    else:
-        network = Network(ordered, close_cycles(ordered, edges))
-    if len(ours) < len(found):
-        network = settle_shapes(network, set(found) - ours)
+    if len(ours) < len(nodes):
+        return _with_input(_foreign(nodes, edges, found, facts, choices), choices, time_steps)
+    choices.refuse_against_file()
+    network = _joined(found, edges, facts)
     verified(network)
-    if ours:
-        _check_unedited(network, nodes, ours, facts.get("dt") or _written_dt(network))
-    if len(ours) == len(found):
-        choices.refuse_against_file()
+    _check_unedited(network, nodes, ours, facts.get("dt") or _written_dt(network))
     return _with_input(network, choices, time_steps)
 
 
+def _is_ours(node: Tree) -> bool:
+    metadata = node.get("metadata")
+    return isinstance(metadata, dict) and "d2e" in metadata
+
+
+def _with_moved_metadata(nodes: dict[str, Tree], tree: Tree) -> dict[str, Tree]:
+    """Nodes whose metadata stand in the graph's, as in files for nir 1.0.4, with their metadata."""
+    metadata = tree.get("metadata")
+    moved = metadata.get("d2e_nodes") if isinstance(metadata, dict) else None
+    held = moved if isinstance(moved, dict) else {}
+    return {
+        name: {**node, "metadata": {"d2e": held[name]}} if name in held and not _is_ours(node) else node
+        for name, node in nodes.items()
+    }
+
+
+def _joined(found: Mapping[str, Node], edges: Edges, facts: Tree) -> Network:
+    """The network of these nodes, in the order and with the recurrent edges that the graph's metadata state."""
+    first = [name for name in facts.get("nodes", ()) if name in found]
+    ordered = {name: found[name] for name in dict.fromkeys([*first, *found])}
+    if "recurrent" not in facts:
+        return Network(ordered, close_cycles(ordered, edges))
+    held = set(facts["recurrent"])
+    return Network(ordered, tuple(Edge(*e, tuple(e) in held) for e in edges), facts["metadata"])
+
+
+def _foreign(nodes: dict[str, Tree], edges: Edges, ours: Mapping[str, Node], facts: Tree, choices: Choices) -> Network:
+    """The network of a file with nodes of another tool."""
+    one_end_each(nodes)
+    others = {name: node for name, node in nodes.items() if name not in ours}
+    choices, fitting, notes = resolved(others, edges, choices)
+    if choices.name == "spyx":
+        others, edges = nirspyx.adapted({**others}, edges, choices)
+    extra = batch_axes(others, edges)
+    for name, node in others.items():
+        if extra and node["type"] == "Input":
+            others[name] = {**node, "shape": np.ravel(node["shape"])[extra:]}
+            shape = np.ravel(node["shape"]).tolist()
+            message = f"the input's shape is {shape}; {shape[:extra]} is a sample's batch, not part of a frame"
+            notes.append({"code": "D2E-NIR-013", "message": message, "node": name})
+    network = _joined({**ours, **foreign_nodes(others, choices, fitting)}, edges, facts)
+    network = settle_shapes(network, set(others))
+    verified(network)
+    if ours:
+        _check_unedited(network, nodes, set(ours), facts.get("dt") or _written_dt(network))
+    name = network.inputs[0]
+    if choices.dt is None and choices.seconds is not None:
+        network = network.with_nodes({name: replace(network.input, dt=choices.seconds)})
+    return network.with_metadata(warnings=[*network.metadata.get("warnings", ()), *notes]) if notes else network
+
+
 def _graph_facts(tree: Any) -> Tree:
-    extra = tree.get("metadata", {}).get("d2e") if isinstance(tree, dict) else None
+    metadata = tree.get("metadata")
+    extra = metadata.get("d2e") if isinstance(metadata, dict) else None
     if extra is None:
         return {}
     try:
         facts = json.loads(extra["json"])
-        if facts["schema"] == SCHEMA and facts.keys() >= {"nodes", "recurrent", "metadata", "dt"}:
-            return dict(facts)
-    except (KeyError, TypeError, ValueError):
+        pairs = [(str(source), str(target)) for source, target in facts["recurrent"]]
+        names, own = [str(name) for name in facts["nodes"]], dict(facts["metadata"])
+        if facts["schema"] == SCHEMA:
+            return {"nodes": names, "recurrent": pairs, "metadata": own, "dt": float(facts["dt"])}
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError):
         pass
     raise UsageError(
         "D2E-NIR-005", f"the graph's d2e metadata do not follow schema {SCHEMA}",
@@ -211,47 +298,6 @@ def _check_unedited(network: Network, trees: Tree, ours: set[str], dt: float) ->
                 "D2E-NIR-005", f"{field!r} and the d2e metadata disagree: another tool changed the file",
                 node=name, hint="Remove the d2e metadata of the node, or write the file again.",
             )
-
-
-def _read_file(path: Path) -> Tree:
-    import h5py
-
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise UsageError(
-            "D2E-FILE-002", f"cannot read {str(path)!r}: {_reason(error)}", hint="Check the path."
-        ) from None
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_group(file, [MAX_BYTES], 0)
-    except (OSError, RuntimeError, KeyError, ValueError, MemoryError) as error:
-        raise UsageError(
-            "D2E-FILE-003", f"{str(path)!r} is not a whole HDF5 file ({str(error).splitlines()[0][:120]})",
-            hint="Copy or export it again.",
-        ) from None
-
-
-def _read_group(group: Any, budget: list[int], depth: int) -> Tree:
-    import h5py
-
-    tree: Tree = {}
-    for name, item in group.items():
-        if isinstance(item, h5py.Group) and depth < _MAX_DEPTH:
-            tree[name] = _read_group(item, budget, depth + 1)
-        elif isinstance(item, h5py.Dataset):
-            budget[0] -= math.prod(item.shape or ()) * item.dtype.itemsize
-            if budget[0] < 0:
-                raise UsageError(
-                    "D2E-NIR-006", f"the file holds more than {MAX_BYTES >> 30} GiB of numbers", node=name,
-                    hint="Is a shape in it wrong?",
-                )
-            value = item[()]
-            tree[name] = value.decode("utf-8") if isinstance(value, bytes) else value
-        else:
-            raise malformed(f"{item!r} is no part of a NIR graph", name)
-    return tree
 
 
 def _reason(error: OSError) -> str:

@@ -85,13 +85,13 @@ def _standard(node: Node, frame: Shape, dt: float) -> Tree:
     if isinstance(node, Scale):
         return {"type": "Scale", "scale": _full(node.scale, frame)}
     if isinstance(node, Delay):
-        return {"type": "Delay", "delay": np.full(frame, node.steps * dt)}
+        return {"type": "Delay", "delay": _full(node.steps * dt, frame)}
     assert isinstance(node, Neuron)
     return _neuron(node, dt)
 
 
 def _full(value: Any, shape: Shape) -> Array:
-    return np.ascontiguousarray(np.broadcast_to(value, shape))
+    return np.broadcast_to(value, shape)  # a view: a file may state shapes that no memory holds
 
 
 def _conv(node: Conv1d | Conv2d, frame: Shape) -> Tree:
@@ -223,7 +223,7 @@ def decode(tree: Tree, name: str) -> Node:
         values = {field: _decode_value(v, field, tree, extra) for field, v in text["fields"].items()}
         node: Node = _made(KINDS[text["kind"]], {**values, "metadata": text["metadata"]})
         return node
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise UsageError(
             "D2E-NIR-005", f"its d2e metadata cannot be read ({type(error).__name__}: {error})", node=name,
             hint="Write the file again, or remove its d2e metadata and state a profile.",

@@ -420,11 +420,11 @@ def test_a_file_without_neurons_needs_no_choice(tmp_path):
     assert isinstance(network.nodes["fc"], Affine)
 
 
-def test_a_loop_is_closed_into_the_neuron(tmp_path):
+def test_a_loop_is_cut_out_of_the_neuron(tmp_path):
     nodes = {**ends(2), "n": lif(), "rec": nir.Linear(np.eye(2))}
     edges = [("in", "n"), ("n", "rec"), ("n", "out"), ("rec", "n")]
     network = nirfile.read(foreign(tmp_path / "f.nir", nodes, edges), profile="nir", dt=1.0)
-    assert [tuple(e) for e in network.edges if e.recurrent] == [("rec", "n", True)]
+    assert [tuple(e) for e in network.edges if e.recurrent] == [("n", "rec", True)]
     nodes = {**ends(2), "n": lif()}
     path = foreign(tmp_path / "g.nir", nodes, [("in", "n"), ("n", "n"), ("n", "out")])
     assert [e.recurrent for e in nirfile.read(path, profile="nir", dt=1.0).edges] == [False, True, False]
@@ -441,8 +441,8 @@ def test_subgraphs_are_dissolved(tmp_path):
     network = nirfile.read(path, profile="nir", dt=1.0)
     assert set(network.nodes) == {"in", "out", "fc", "sub.lif", "sub.w"}
     assert {tuple(e) for e in network.edges} == {
-        ("in", "fc", False), ("fc", "sub.lif", False), ("sub.lif", "sub.w", False),
-        ("sub.w", "sub.lif", True), ("sub.lif", "out", False),
+        ("in", "fc", False), ("fc", "sub.lif", False), ("sub.lif", "sub.w", True),
+        ("sub.w", "sub.lif", False), ("sub.lif", "out", False),
     }
 
 

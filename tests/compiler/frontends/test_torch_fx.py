@@ -266,7 +266,7 @@ def test_models_of_several_tensors_are_refused():
     "facts",
     [
         {"input_shape": ()}, {"input_shape": (0, 2)}, {"input_shape": (2.0,)}, {"time_steps": 0},
-        {"coding": "rate"}, {"max_payload": 0}, {"readout": "max"}, {"dt": -1.0},
+        {"coding": "rate"}, {"max_payload": 0}, {"readout": "median"}, {"dt": -1.0},
     ],
 )
 def test_facts_without_meaning_are_refused(facts):

@@ -2,6 +2,7 @@
 
 import operator
 import sys
+import textwrap
 from types import ModuleType
 from unittest import mock
 
@@ -11,9 +12,11 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
+import d2e
 from d2e.compiler.frontends.against import ENOUGH, compare, spikes_of_source
+from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.torch_fx import from_torch
-from d2e.ir.errors import UnsupportedError
+from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.nodes import LIF
 
 DOWNLOADS = ModuleType("torchvision.models.utils")
@@ -262,18 +265,15 @@ def test_residual_networks(package, options, mode):
     assert all(ours > 0 for _, ours in found.spikes.values())
 
 
-def test_a_trained_net():
-    """Two blobs of spikes, a few steps of training with SpikingJelly's surrogate gradients."""
+def trained(make):
+    """(net, frames, labels): two rates of spikes told apart, trained with SpikingJelly's surrogate gradients."""
     torch.manual_seed(12)
-    net = nn.Sequential(
-        layer.Linear(16, 60), neuron.LIFNode(surrogate_function=surrogate.ATan()), layer.Linear(60, 2),
-        neuron.ParametricLIFNode(surrogate_function=surrogate.ATan()),
-    )
+    net = nn.Sequential(layer.Linear(16, 40), make(), layer.Linear(40, 2), make())
     functional.set_step_mode(net, "m")
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 128)
     rates = np.where(np.arange(16) < 8, 0.2, 0.6)
-    given = rng.random((128, 20, 16)) < np.where(labels[:, None], rates, rates[::-1])[:, None]
+    given = (rng.random((128, 20, 16)) < np.where(labels[:, None], rates, rates[::-1])[:, None]).astype(np.int64)
     x, y = torch.as_tensor(given.swapaxes(0, 1)).float(), torch.as_tensor(labels)
     optimiser = torch.optim.Adam(net.parameters(), 0.02)
     for _ in range(40):
@@ -283,9 +283,83 @@ def test_a_trained_net():
         loss.backward()
         optimiser.step()
     functional.reset_net(net)
-    with torch.no_grad():
-        assert (net(x).sum(0).argmax(-1) == y).float().mean() > 0.9
-    check(net.eval(), (16,), "time-batch", given.astype(np.int64))
+    return net.eval(), given, labels
+
+
+TRAINED = {
+    "if": lambda: neuron.IFNode(surrogate_function=surrogate.ATan()),
+    "lif": lambda: neuron.LIFNode(surrogate_function=surrogate.ATan()),
+    "plif soft": lambda: neuron.ParametricLIFNode(v_reset=None, surrogate_function=surrogate.ATan()),
+    "ilif": lambda: neuron.ILIFNode(),
+    "cuba": lambda: neuron.CUBALIFNode(),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_trained_net(name):
+    net, given, labels = trained(TRAINED[name])
+    network = check(net, (16,), "time-batch", given)
+    sent = spikes_of_source(net, network, given)["3"]
+    assert (sent.sum(1).argmax(-1) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(("name", "target", "reached"), [
+    ("lif", "loihi2-sim", 0.02), ("ilif", "loihi2-sim", 0.02), ("cuba", "loihi2-sim", 0.02), ("if", "speck2f-sim", None),
+])
+def test_a_trained_net_compiles_and_says_its_drift_in_every_pass(name, target, reached):
+    net, given, labels = trained(TRAINED[name])
+    data = (given, labels)
+    report = d2e.compile(net, target, input_shape=(16,), time_steps=20, calibration=data, eval=data).report.data
+    passes = {row["pass"]: row for row in report["accuracy"]["passes"]}
+    assert passes["source"]["spikes"] == passes["fold-thresholds"]["spikes"] > 50
+    assert passes["fold-thresholds"]["max_count_error"] == 0
+    assert {"quantise", "map-neurons", "place"} < set(passes)
+    assert abs(passes["quantise"]["spikes"] / passes["source"]["spikes"] - 1) < 0.02
+    assert report["accuracy"]["program"] > report["accuracy"]["source"] - 0.05
+    drifts = [row["drift"] for row in report["layers"] if "drift" in row]
+    assert len(drifts) == 2
+    assert reached is None or max(map(abs, drifts)) < reached
+
+
+def test_recurrence_and_residuals_compile():
+    torch.manual_seed(13)
+    net = settle(nn.Sequential(
+        layer.Linear(9, 30), layer.LinearRecurrentContainer(neuron.LIFNode(v_threshold=0.4), 30, 30), layer.Linear(30, 16),
+        layer.ElementWiseRecurrentContainer(neuron.IFNode(1.5), operator.add),
+    ))
+    block = sew_resnet.BasicBlock(3, 3, cnf="ADD", spiking_neuron=neuron.IFNode, v_threshold=0.5)
+    residual = settle(nn.Sequential(block, layer.Flatten(), layer.Linear(192, 10), neuron.IFNode()))
+    for model, shape in ((net, (9,)), (residual, (3, 8, 8))):
+        given = frames(shape, batch=8, steps=15)
+        program = d2e.compile(model, "loihi2-sim", input_shape=shape, time_steps=15, calibration=given, eval=given)
+        spikes = [row["spikes"] for row in program.report.data["accuracy"]["passes"]]
+        assert spikes[0] > 50
+        assert abs(spikes[-1] / spikes[0] - 1) < 0.05
+
+
+def test_a_saved_model_needs_trust_or_a_factory(tmp_path, monkeypatch):
+    torch.manual_seed(14)
+    net = settle(nn.Sequential(layer.Linear(9, 20), neuron.LIFNode(v_threshold=0.4)))
+    torch.save(net, tmp_path / "net.pt")
+    with pytest.raises(UsageError) as refused:
+        load_model(tmp_path / "net.pt", input_shape=(9,))
+    assert refused.value.code == "D2E-LOAD-006"
+    assert "spikingjelly.activation_based.layer.stateless_wrapper.Linear" in str(refused.value)
+    network = load_model(tmp_path / "net.pt", input_shape=(9,), allow_pickle=True)
+    assert compare(net, network, frames((9,))).agreement == 1
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "models.py").write_text(textwrap.dedent("""
+        import torch
+        from spikingjelly.activation_based import layer, neuron
+
+        def make():
+            net = torch.nn.Sequential(layer.Linear(9, 20), neuron.LIFNode(v_threshold=0.4))
+            net.load_state_dict(torch.load("weights.pt"))
+            return net
+    """))
+    monkeypatch.chdir(tmp_path)
+    network = load_model("models:make", input_shape=(9,))
+    assert compare(net, network, frames((9,))).agreement == 1
 
 
 def of(module, shape=(6,), mode=None):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from d2e.compiler.frontends.recording import Call, Tape, Value, values_in
+from d2e.compiler.frontends.recording import Call, Tape, Value, creates, values_in
 from d2e.compiler.frontends.refusals import refusal
 from d2e.ir.errors import UnsupportedError
 
@@ -67,15 +67,19 @@ class Step:
     lines: list[Line] = field(default_factory=list)
     _known: dict[Value, Ref] = field(default_factory=dict)
 
-    def close(self, result: Value) -> Ref:
-        """All that ``result`` and the neurons whose spikes come back need."""
+    def close(self, result: Value, back: Iterable[str] = ()) -> Ref:
+        """All that ``result`` needs, the neurons in ``back``, and those whose spikes of the step before are used."""
         ref = self.ref(result)
         done: set[str] = set()
-        while missing := {line.target for line in self.lines if line.kind == BEFORE} - done:
+        while missing := {*back, *self.before()} - done:
             done |= missing
             for path in sorted(missing):
-                self.ref(self.tape.calls[path][self.number].results[0])
+                self.neuron(path)
         return ref
+
+    def before(self) -> set[str]:
+        """Neurons whose spikes of the step before are used."""
+        return {line.target for line in self.lines if line.kind == BEFORE}
 
     def ref(self, value: Value) -> Ref:
         """The line of a value, written if it is new."""
@@ -84,15 +88,19 @@ class Step:
             self._known[value] = found if isinstance(found, Ref) else self._written(found)
         return self._known[value]
 
+    def neuron(self, path: str) -> Ref:
+        """The line of a neuron."""
+        return self.ref(self.tape.calls[path][self.number].results[0])
+
     def _written(self, line: Line) -> Ref:
-        if line.kind in (INPUT, ZERO, BEFORE) and line in self.lines:
+        if line.kind in (INPUT, BEFORE) and line in self.lines:
             return Ref(self.lines.index(line))
         self.lines.append(line)
         return Ref(len(self.lines) - 1)
 
     def _line(self, value: Value) -> Line | Ref:
         tensor, call = value.tensor, value.call
-        if not self.tape.is_live(value):
+        if not self.tape.is_live(value) and (call is None or creates(call)):
             return self._constant(value)
         if tensor.shape == self.frame.shape and torch.equal(tensor, self.frame):
             return Line(INPUT)
@@ -190,22 +198,44 @@ def _place(value: Value) -> str:
     return str(getattr(value.call.target, "__name__", value.call.target)) if value.call else "a parameter or buffer"
 
 
-def check_alike(steps: Sequence[Step]) -> None:
-    """Every step computes the same; in the first, spikes of the step before may be zeros.
+def check_alike(step: Step, end: Ref, last: Step, last_end: Ref) -> None:
+    """A step computes what the last one does; in the first, spikes of the step before may be zeros.
 
     Raises:
         UnsupportedError: D2E-TRACE-003.
     """
-    pattern = steps[-1].lines
-    for step in steps[:-1]:
-        same = len(step.lines) == len(pattern) and all(map(_same if step.number == 0 else operator.eq, step.lines, pattern))
-        if not same:
-            place = next((a for a, b in zip(step.lines, pattern, strict=False) if a != b), None)
-            path = place.target if place is not None and isinstance(place.target, str) else None
+    waiting = [(end, last_end), *((step.neuron(path), last.neuron(path)) for path in last.before())]
+    done: set[tuple[Ref, Ref]] = set()
+    while waiting:
+        pair = waiting.pop()
+        if pair in done:
+            continue
+        done.add(pair)
+        mine, other = step.lines[pair[0].line], last.lines[pair[1].line]
+        if step.number == 0 and (mine.kind, other.kind) == (ZERO, BEFORE):
+            continue
+        refs = [(a, b) for a, b in zip(_refs(mine), _refs(other), strict=False)]
+        if _shape(mine) != _shape(other):
+            path = next((line.target for line in (other, mine) if isinstance(line.target, str)), None)
             raise trace_error(
-                "003", f"step {step.number} computes something else than step {steps[-1].number}", path,
+                "003", f"step {step.number} computes something else than step {last.number}", path,
                 "Let every step do the same; start recurrent spikes from zeros instead of leaving them out.")
+        waiting += refs
 
 
-def _same(first: Line, later: Line) -> bool:
-    return first == later or (first.kind == ZERO and later.kind == BEFORE)
+def _refs(thing: Any) -> list[Ref]:
+    """Every line a line uses, in order."""
+    if isinstance(thing, Ref):
+        return [thing]
+    if isinstance(thing, Line):
+        return _refs((thing.arguments, thing.named))
+    return [ref for entry in thing for ref in _refs(entry)] if isinstance(thing, (tuple, list)) else []
+
+
+def _shape(thing: Any) -> Any:
+    """A line without the numbers of those it uses."""
+    if isinstance(thing, Ref):
+        return Ref
+    if isinstance(thing, Line):
+        return thing.kind, thing.target, _shape(thing.arguments), _shape(thing.named)
+    return tuple(_shape(entry) for entry in thing) if isinstance(thing, (tuple, list)) else thing

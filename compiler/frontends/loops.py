@@ -19,7 +19,7 @@ from d2e.compiler.frontends import axes, folding, readouts
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.folding import Line, NotTheInput, Ref, Step, trace_error
 from d2e.compiler.frontends.modules import is_stateful, row_of
-from d2e.compiler.frontends.recording import DependsOnData, Tape
+from d2e.compiler.frontends.recording import DependsOnData, Tape, Value
 from d2e.compiler.frontends.tensors import LAYOUT, clear
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Edge, Network
@@ -27,7 +27,7 @@ from d2e.ir.nodes import LI, Input, Neuron, Scale
 from d2e.ir.verify import verified
 
 _LAYOUTS = ("time-batch", "batch-time", "image", "step")
-_BATCH = 2
+_BATCH = 3
 _STEPS = (5, 40, 320, 2560)
 """Steps of the example; a model that counts its own steps may need more than the first."""
 
@@ -114,6 +114,9 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
         raise trace_error("006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}", None,
                           "Call its neurons once per step.")
     for path, m in tape.leaves.items():
+        if is_stateful(m) and any(v.tensor.shape[:1] != (_BATCH,) for call in tape.calls[path] for v in call.results):
+            raise trace_error("006", f"{path} receives no frames of {_BATCH} samples from {_shown(source, layout)}", path,
+                              "Index the input by the step: x[step], or x[:, step] with batch first.")
         if is_stateful(m) and len(tape.calls[path]) not in (0, made):
             raise UnsupportedError(
                 "D2E-LAYER-007", f"the neuron {path} is used twice; its state would be shared", node=path,
@@ -154,22 +157,42 @@ def _fold(
     if result is None:
         raise trace_error("005", f"{type(module).__name__} does not return what one layer sends over time", None,
                           "Return the output spikes (or membranes) of every step: torch.stack(spk_rec), or their sum.")
-    folded = [Step(tape, k, run.frames[k], neurons) for k in range(steps)]
-    ends = result.values if len(result.values) == steps else (None,) * (steps - 1) + result.values
-    refs = []
-    for step, end in zip(folded, ends, strict=True):
-        if end is not None:
-            assert end.call is not None, "an end is a call's result"
-            refs.append(step.close(end.call.results[0] if result.neuron else end))
-    folding.check_alike([step for step, end in zip(folded, ends, strict=True) if end is not None])
+    for path in sorted(tape.changed & neurons):
+        raise trace_error("004", f"the loop changes a state of {path} in place", path,
+                          "Leave the states to their neuron; reset them before the loop.")
+    last, end = _folded(run, neurons, result)
     if source.time_steps is None and (run.fixed or layout == "image"):
         source = replace(source, time_steps=steps)
     build = Builder(source, {**facts, LAYOUT: layout})
     build.single = all(p.dtype != torch.float64 for p in module.parameters())
-    network = _network(module, build, folded[-1], refs[-1], result.readout or "count" if readout is None else readout)
+    network = _network(module, build, last, end, result.readout or "count" if readout is None else readout)
     network = network.with_metadata(**{LAYOUT: layout})
-    last = result.values[-1].call
-    return _with_membrane(network, str(last.layer)) if result.state and last is not None else network
+    call = result.values[-1].call
+    return _with_membrane(network, str(call.layer)) if result.state and call is not None else network
+
+
+def _folded(run: _Run, neurons: frozenset[str], result: readouts.Result) -> tuple[Step, Ref]:
+    """The last step and its result, the others being like it."""
+    def step(number: int) -> Step:
+        return Step(run.tape, number, run.frames[number], neurons)
+
+    def value(end: Value) -> Value:
+        return end.call.results[0] if result.neuron and end.call is not None else end
+
+    count = len(run.frames)
+    last = step(count - 1)
+    end = last.close(value(result.values[-1]))
+    if len(result.values) == count:
+        for number, given in enumerate(result.values[:-1]):
+            before = step(number)
+            folding.check_alike(before, before.close(value(given), last.before()), last, end)
+    else:
+        for number in range(count - 1):
+            before = step(number)
+            for path in sorted(neurons):
+                if run.tape.calls[path]:
+                    folding.check_alike(before, before.neuron(path), last, last.neuron(path))
+    return last, end
 
 
 def _network(module: nn.Module, build: Builder, step: Step, end: Ref, readout: str) -> Network:

@@ -105,8 +105,8 @@ class _Walk:
         given = list(values_in((call.arguments, call.named)))
         if name in _GATHERS:
             return given
-        if name in _SUMS and len(given) == 2:
-            self.readout = "count"
+        if name in _SUMS:
+            self.readout = "count" if len(given) == 2 else self.readout
             return given
         if name in _BY_NUMBER and len(given) == 1:
             self.readout = "mean" if self.readout is None else self.readout

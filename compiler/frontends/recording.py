@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+_CREATORS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+_WRITES = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"}
 _ASKS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "equal", "is_nonzero", "allclose"}
 
 
@@ -71,12 +73,14 @@ class Tape(TorchFunctionMode):
 
     Attributes:
         calls: path of a layer -> its calls.
+        changed: paths of layers whose results were written to.
     """
 
     def __init__(self, leaves: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.leaves = leaves
         self.calls: dict[str, list[Call]] = {path: [] for path in leaves}
+        self.changed: set[str] = set()
         self._current: dict[int, Value] = {}
         self._live: set[Value] = set()
         self._inside = 0
@@ -149,14 +153,20 @@ class Tape(TorchFunctionMode):
     def _note(self, call: Call, result: Any) -> None:
         call.order = len(self._kept)
         tensors = list(_tensors(result))
-        live = any(value in self._live for value in values_in((call.arguments, call.named, call.states)))
+        used = values_in((call.arguments, call.named, call.states))
+        live = not creates(call) and any(value in self._live for value in used)
         for index, tensor in enumerate(tensors):
             value = Value(tensor, call, index)
             call.results.append(value)
-            self._remember(tensor, value)
+            if all(tensor is not before for before in tensors[:index]):  # Norse's states hold the spikes once more
+                self._remember(tensor, value)
             if live:
                 self._live.add(value)
-        if getattr(call.target, "__name__", "") == "__setitem__":
+        name = getattr(call.target, "__name__", "")
+        if name in _WRITES or (name.endswith("_") and not name.endswith("__")):
+            maker = getattr(next(values_in(call.arguments), None), "call", None)
+            self.changed |= {maker.layer} if maker is not None and maker.layer else set()
+        if name == "__setitem__":
             held = call.arguments[0]
             value = Value(held.tensor, call)
             call.results.append(value)
@@ -184,6 +194,11 @@ class Tape(TorchFunctionMode):
         if isinstance(thing, dict):
             return {key: self._swap(x) for key, x in thing.items()}
         return thing
+
+
+def creates(call: Call) -> bool:
+    """Whether a function makes a tensor that holds nothing of those it is given."""
+    return getattr(call.target, "__name__", "") in _CREATORS or next(values_in((call.arguments, call.named)), None) is None
 
 
 def _states(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -16,10 +16,14 @@ from torch import nn
 
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
-from d2e.compiler.frontends.refusals import option_refusal
+from d2e.compiler.frontends.refusals import neuron_refusal, option_refusal
 from d2e.compiler.frontends.tensors import LAYOUT, Row, array, required, weights
 from d2e.ir.nodes import Array, Scale
 
+_TWICE = (
+    "after a reset that leaves the membrane above the threshold, snnTorch's reset_delay=False fires again only above twice "
+    "the threshold; d2e fires above it: the same where no membrane passes twice the threshold (d2e check --against-source)"
+)
 _PROBE = (-1.0, -1e-3, 0.0, 1e-3, 1.0)
 
 
@@ -86,10 +90,14 @@ def _neuron(
     build.metadata = {**build.metadata, LAYOUT: "step"}
     values = {**decays, "threshold": required(module.threshold, name)}
     values["amplitude"] = required(module.graded_spikes_factor, name)
-    return layers.neuron(build, name, flow, kind, values, _rules(name, module))
+    rules = _rules(module)
+    if (rules["reset"], rules["reset_when"]) == ("subtract", "same"):
+        warning = {"code": "D2E-LAYER-009", "message": _TWICE, "node": name}
+        build.metadata = {**build.metadata, "warnings": [*build.metadata.get("warnings", []), warning]}
+    return layers.neuron(build, name, flow, kind, values, rules)
 
 
-def _rules(name: str, module: Any) -> dict[str, Any]:
+def _rules(module: Any) -> dict[str, Any]:
     """Our step's options for a reset; ``reset_mechanism_val`` is the one that a checkpoint restores."""
     reset = ("subtract", "zero", "none")[int(module.reset_mechanism_val)]
     kind = type(module).__name__
@@ -99,9 +107,7 @@ def _rules(name: str, module: Any) -> dict[str, Any]:
         return {**rules, "reset_when": "same"}
     if reset == "zero" and (not delayed or kind != "Leaky"):
         return {**rules, "reset_when": "same", "refractory": int(delayed)}
-    if not delayed:
-        return {**rules, "reset_when": "same"}
-    return rules
+    return rules if delayed else {**rules, "reset_when": "same"}
 
 
 def _check(name: str, module: Any) -> None:
@@ -127,13 +133,13 @@ def _check(name: str, module: Any) -> None:
 
 def _refused(why: str, hint: str = "Use Leaky, Synaptic, RLeaky, RSynaptic or Lapicque.") -> Row:
     def refuse(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
-        raise option_refusal(f"snnTorch's {type(module).__name__} {why}", name, hint)
+        raise neuron_refusal(f"snnTorch's {type(module).__name__}", why, name, hint)
 
     return refuse
 
 
 _HOME = "snntorch._neurons"
-_FLOWS = "computes all steps at once, with its own course of the state"
+_FLOWS = "computes all steps at once, from weights of its own"
 ROWS: dict[str, Row] = {
     f"{_HOME}.leaky.Leaky": _leaky,
     f"{_HOME}.synaptic.Synaptic": _synaptic,
@@ -141,10 +147,10 @@ ROWS: dict[str, Row] = {
     f"{_HOME}.rsynaptic.RSynaptic": _recurrent(_synaptic),
     f"{_HOME}.lapicque.Lapicque": _lapicque,
     f"{_HOME}.alpha.Alpha": _refused(
-        "sums two synaptic currents of opposite sign, and the step has one", "Use Synaptic, and train again."
+        "sums two synaptic currents of opposite sign", "Use Synaptic, and train again."
     ),
-    f"{_HOME}.slstm.SLSTM": _refused("is an LSTM, whose gates are products of two signals"),
-    f"{_HOME}.sconv2dlstm.SConv2dLSTM": _refused("is an LSTM, whose gates are products of two signals"),
+    f"{_HOME}.slstm.SLSTM": _refused("multiplies gates, as an LSTM"),
+    f"{_HOME}.sconv2dlstm.SConv2dLSTM": _refused("multiplies gates, as an LSTM"),
     f"{_HOME}.deltaleaky.DeltaLeaky": _refused("sends the change of its membrane"),
     f"{_HOME}.leakyparallel.LeakyParallel": _refused(_FLOWS),
     f"{_HOME}.linearleaky.LinearLeaky": _refused(_FLOWS),

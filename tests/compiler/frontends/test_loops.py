@@ -1,0 +1,463 @@
+"""Models that loop over time: as snnTorch's tutorials write them, and what cannot be folded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import snntorch as snn
+import torch
+from snntorch import utils
+from torch import nn
+from torch.nn import functional
+
+from d2e.compiler.frontends import against
+from d2e.compiler.frontends.torch_fx import from_torch
+from d2e.ir import LI, UnsupportedError, reference
+
+
+class Base(nn.Module):
+    """Two layers of neurons; the loops of the subclasses call `step`."""
+
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(3)
+        self.fc1, self.lif1 = nn.Linear(6, 20), snn.Leaky(beta=0.9, **options)
+        self.fc2, self.lif2 = nn.Linear(20, 4), snn.Leaky(beta=0.8, **options)
+        with torch.no_grad():
+            self.fc1.weight *= 4
+            self.fc2.weight *= 4
+
+    def step(self, x, mem1, mem2):
+        spk1, mem1 = self.lif1(self.fc1(x), mem1)
+        spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+        return spk2, mem1, mem2
+
+
+class TimeFirst(Base):
+    """Tutorial 5, over x[step]."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk2_rec, mem2_rec = [], []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            spk2_rec.append(spk2)
+            mem2_rec.append(mem2)
+        return torch.stack(spk2_rec, dim=0), torch.stack(mem2_rec, dim=0)
+
+
+class MembraneFirst(TimeFirst):
+    """The spikes are the output wherever they stand."""
+
+    def forward(self, x):
+        return tuple(reversed(super().forward(x)))
+
+
+class BatchFirst(Base):
+    """[batch, time, features], summed."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        total = 0
+        for step in range(x.shape[1]):
+            spk2, mem1, mem2 = self.step(x[:, step], mem1, mem2)
+            total = total + spk2
+        return total
+
+
+class Iterated(Base):
+    """Over the tensor itself, after a permutation, written into one tensor."""
+
+    def forward(self, x):
+        mem1, mem2 = None, None
+        x = x.permute(1, 0, 2)
+        out = torch.zeros(len(x), x.size(1), 4)
+        for step, frame in enumerate(x):
+            spk2, mem1, mem2 = self.step(frame.float(), mem1, mem2)
+            out[step] = spk2
+        return out.mean(0)
+
+
+class Static(Base):
+    """Tutorial 5 for images: the same x in every step, with a fixed number of steps."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        rec = []
+        for _ in range(30):
+            spk2, mem1, mem2 = self.step(x.flatten(1), mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Hoisted(Base):
+    """The first layer before the loop."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        current, rec = self.fc1(x), []
+        for _ in range(30):
+            spk1, mem1 = self.lif1(current, mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec += [spk2]
+        return torch.stack(rec).sum(dim=0)
+
+
+class Counted(Base):
+    """A fixed number of steps over a sequence, longer than the first example."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        rec = []
+        for step in range(50):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Last(Base):
+    """Only the last step's spikes."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+        return spk2
+
+
+class OneStep(Base):
+    """One step per call; the states stay inside the neurons."""
+
+    def __init__(self):
+        super().__init__(init_hidden=True)
+
+    def forward(self, x):
+        return self.lif2(self.fc2(self.lif1(self.fc1(x))))
+
+
+class HiddenLoop(OneStep):
+    """utils.reset and states inside."""
+
+    def forward(self, x):
+        utils.reset(self)
+        return torch.stack([super(HiddenLoop, self).forward(x[step]) for step in range(x.size(0))])
+
+
+def sequential():
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Linear(6, 20), snn.Leaky(beta=0.9, init_hidden=True), nn.Dropout(0.5), nn.Linear(20, 4, bias=False),
+        snn.Leaky(beta=0.8, threshold=0.5, init_hidden=True, output=True))
+    with torch.no_grad():
+        net[0].weight *= 4
+        net[3].weight *= 10
+    return net
+
+
+class AroundSequential(nn.Module):
+    """Tutorial 6: a Sequential called in a loop."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = sequential()
+
+    def forward(self, data):
+        utils.reset(self.net)
+        rec = []
+        for step in range(data.size(0)):
+            spk, _mem = self.net(data[step])
+            rec.append(spk)
+        return torch.stack(rec)
+
+
+class FedBack(Base):
+    """A recurrence written by hand, with a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.back = nn.Linear(20, 20)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk1 = torch.zeros(x.size(1), 20)
+        rec = []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(self.fc1(x[step]) + self.back(spk1), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class FedBackPlain(FedBack):
+    """Spikes come back without a layer, from the layer above, and with a layer that reads both steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Linear(4, 20, bias=False)
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk1, spk2 = torch.zeros(x.size(1), 20), torch.zeros(x.size(1), 4)
+        rec = []
+        for step in range(x.size(0)):
+            before = spk1
+            spk1, mem1 = self.lif1(self.fc1(x[step]) + self.down(spk2) - 0.5 * spk1, mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1 + before), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+MODELS = {
+    "time first": (TimeFirst, "time-batch", None, "count"), "membrane first": (MembraneFirst, "time-batch", None, "count"),
+    "batch first": (BatchFirst, "batch-time", None, "count"), "iterated": (Iterated, "batch-time", None, "mean"),
+    "static": (Static, "image", 30, "count"), "hoisted": (Hoisted, "image", 30, "count"),
+    "counted": (Counted, "time-batch", 50, "count"), "last": (Last, "time-batch", None, "last"),
+    "one step": (OneStep, "step", None, "count"), "hidden": (HiddenLoop, "time-batch", None, "count"),
+    "sequential": (sequential, "step", None, "count"), "around sequential": (AroundSequential, "time-batch", None, "count"),
+    "fed back": (FedBack, "time-batch", None, "count"), "fed back plain": (FedBackPlain, "time-batch", None, "count"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_loops(name):
+    """The network's spikes are the model's, and it takes frames and counts as the model does."""
+    make, layout, steps, readout = MODELS[name]
+    model = make()
+    network = from_torch(model, (6,))
+    assert network.metadata["layout"] == layout
+    assert network.input.time_steps == steps
+    assert network.output.readout == readout
+    frames = (np.random.default_rng(0).random((5, steps or 30, 6)) < 0.5).astype(float)
+    if layout == "image":
+        frames[:] = frames[:, :1]
+    found = against.compare(model, network, frames)
+    assert found.agreement >= against.ENOUGH, found.first
+    assert len(found.populations) == 2
+    assert all(theirs > 50 for theirs, _ in found.spikes.values())
+
+
+class Membrane(Base):
+    """The membrane of a last layer that never resets is the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif2 = snn.Synaptic(alpha=0.6, beta=0.8, reset_mechanism="none")
+
+    def forward(self, x):
+        mem1, (syn2, mem2) = self.lif1.reset_mem(), self.lif2.reset_mem()
+        rec = []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            _, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
+            rec.append(mem2)
+        return torch.stack(rec).mean(0)
+
+
+def test_a_membrane_is_a_readout():
+    """It becomes an LI; the model's own mean over time is what comes out of the reference."""
+    model = Membrane()
+    network = from_torch(model, (6,))
+    assert isinstance(network.nodes["lif2"], LI)
+    assert network.output.readout == "mean"
+    frames = (np.random.default_rng(0).random((5, 30, 6)) < 0.5).astype(float)
+    found = reference.run(network, frames)
+    with torch.no_grad():
+        expected = model(torch.tensor(frames).float().transpose(0, 1)).numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(found.output.mean(1), expected, atol=1e-4)
+    assert found.counts["lif1"].sum() > 50
+
+
+class MembraneOfSpikes(TimeFirst):
+    def forward(self, x):
+        return super().forward(x)[1]
+
+
+class Trace(Base):
+    """A filter of spikes is a state of the loop, not of a neuron."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        trace, rec = torch.zeros(x.size(1), 20), []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            trace = 0.5 * trace + spk1
+            spk2, mem2 = self.lif2(self.fc2(trace), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Damped(Base):
+    """The loop changes a state."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            mem1 = mem1 * 0.5
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class DampedInPlace(Base):
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            mem1.mul_(0.5)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Started(Base):
+    """A state that does not start at zero."""
+
+    def forward(self, x):
+        mem1, mem2, rec = torch.full((x.size(1), 20), 0.5), None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Swapped(Base):
+    def __init__(self):
+        super().__init__()
+        self.lif2 = snn.Synaptic(alpha=0.6, beta=0.8)
+
+    def forward(self, x):
+        mem1, (syn2, mem2) = self.lif1.reset_mem(), self.lif2.reset_mem()
+        rec = []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            spk2, mem2, syn2 = self.lif2(self.fc2(spk1), syn2, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class MembraneUsed(Base):
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            _, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(mem1), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Alternating(Base):
+    """Every second step skips the input."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            current = self.fc1(x[step]) if step % 2 else self.fc1(0.5 * x[step])
+            spk1, mem1 = self.lif1(current, mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Late(Base):
+    """Reads the frame of the step before."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[max(step - 1, 0)], mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class DataDependent(Base):
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            if spk2.sum() > 3:
+                break
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Twice(Base):
+    def forward(self, x):
+        mem2, rec = None, []
+        for step in range(x.size(0)):
+            spk1, _ = self.lif1(self.fc1(x[step]))
+            spk1, _ = self.lif1(spk1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Pooled(Base):
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(functional.max_pool1d(self.fc1(x[step]), 3, 1, 1), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Mixed(Base):
+    """The sum of two layers' spikes."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            rec.append(spk2 + spk1[:, :4])
+        return torch.stack(rec)
+
+
+class Parameter(Base):
+    """A gain that is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((6,), 2.0))
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step] * self.gain, mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+REFUSED = {
+    MembraneOfSpikes: ("D2E-TRACE-005", "which its spikes reset"), Trace: ("D2E-TRACE-003", "sent in step"),
+    Damped: ("D2E-TRACE-004", "not its own"), DampedInPlace: ("D2E-TRACE-004", "changes a state"),
+    Started: ("D2E-TRACE-004", "not its own"), Swapped: ("D2E-TRACE-004", "not its own"),
+    MembraneUsed: ("D2E-TRACE-004", "uses its state"), Alternating: ("D2E-TRACE-003", "something else than step"),
+    Late: ("D2E-TRACE-003", "does not read the frame"), DataDependent: ("D2E-TRACE-001", "depends on data"),
+    Twice: ("D2E-LAYER-007", "used twice"), Pooled: ("D2E-LAYER-001", "maximum"),
+    Mixed: ("D2E-TRACE-005", "does not return"),
+    Parameter: ("D2E-LAYER-006", "neither the frame"),
+}
+
+
+@pytest.mark.parametrize("model", REFUSED, ids=lambda model: model.__name__)
+def test_what_cannot_be_folded_is_refused(model):
+    """With a code, the place and the way out; the model stays as it was."""
+    code, words = REFUSED[model]
+    module = model()
+    module.train()
+    with pytest.raises(UnsupportedError) as caught:
+        from_torch(module, (6,))
+    assert caught.value.code == code
+    assert words in str(caught.value)
+    assert caught.value.findings[0].hint
+    assert module.training
+    assert module.lif1.training
+    assert not module.lif1._forward_hooks
+
+
+def test_the_wrong_shape_says_so():
+    """The framework's own words, with the frames it was given."""
+    with pytest.raises(UnsupportedError, match=r"D2E-TRACE-006.*\[time, batch, 7\]: RuntimeError: mat1 and mat2") as caught:
+        from_torch(TimeFirst(), (7,))
+    assert caught.value.findings[0].hint

@@ -166,7 +166,8 @@ def read(
 
     Args:
         path: the file.
-        profile: the convention of the tool that wrote it, one of ``nirprofile.PROFILES``.
+        profile: the convention of the tool that wrote it, one of ``nirprofile.PROFILES``, with its options in braces;
+            None: the tool whose traits alone the file has, which the network's warnings then name.
         dt: seconds per time step.
         reset: "subtract", "zero", "value" (to v_reset) or "none"; "subtract-next" acts one step later.
         fire: "ge" (v >= threshold) or "gt" (v > threshold).
@@ -180,9 +181,10 @@ def read(
         UnsupportedError: D2E-NIR-004 for what d2e has no node for; `verify`'s codes for a network without
             meaning.
     """
+    choices = Choices(profile, dt, reset, fire, max_spikes)
     tree = read_tree(Path(path))
     version = tree.get("version")
-    choices = Choices(profile, dt, reset, fire, max_spikes, version=version if isinstance(version, str) else None)
+    choices = replace(choices, version=version if isinstance(version, str) else None)
     return network_from_tree(tree.get("node"), choices, time_steps)
 
 

@@ -79,19 +79,19 @@ def _array(name: str, tree: Tree, key: str) -> Array:
     return array
 
 
-def _whole(name: str, tree: Tree, key: str, length: int) -> tuple[int, ...]:
-    """A field of whole numbers as a tuple; one number stands for all axes."""
+def _whole(name: str, tree: Tree, key: str, length: int, least: int | None = None) -> tuple[int, ...]:
+    """A field of whole numbers, each at least ``least``, as a tuple; one number stands for all axes."""
     array = _array(name, tree, key).reshape(-1)
     if (array != np.rint(array)).any() or array.size not in (1, length):
         raise malformed(f"{key} {array.tolist()} is not {length} whole numbers", name)
+    if least is not None and (array < least).any():
+        raise malformed(f"{key} {array.tolist()} must be {least} or more", name)
     return tuple(int(v) for v in np.broadcast_to(array, (length,)))
 
 
 def _shape(name: str, tree: Tree) -> Shape:
     array = _array(name, tree, "shape").reshape(-1)
-    shape = _whole(name, tree, "shape", array.size)
-    if min(shape, default=1) < 1:
-        raise malformed(f"shape {shape} must hold sizes above 0", name)
+    shape = _whole(name, tree, "shape", array.size, 1)
     if math.prod(shape) > MAX_SIZE:
         raise UsageError("D2E-NIR-006", f"shape {shape} is beyond all bounds", node=name, hint="Is it wrong?")
     return shape
@@ -126,17 +126,20 @@ def _conv(name: str, tree: Tree, choices: Choices) -> Node:
         raise malformed(f"padding {padding!r} is neither 'same', 'valid' nor numbers", name)
     if said and padding == "valid":
         padding = (0,) * dims
+    weight = _array(name, tree, "weight")
+    if weight.ndim != dims + 2 or not weight.size:
+        raise malformed(f"weight has shape {weight.shape}; [out, in/groups and {dims} kernel axes] is needed", name)
     return cls(
-        weight=_array(name, tree, "weight"), bias=_array(name, tree, "bias"),
-        groups=_whole(name, tree, "groups", 1)[0], stride=_whole(name, tree, "stride", dims),
-        dilation=_whole(name, tree, "dilation", dims),
-        padding="same" if said and padding == "same" else _whole(name, {"padding": padding}, "padding", dims),
+        weight=weight, bias=_array(name, tree, "bias"),
+        groups=_whole(name, tree, "groups", 1, 1)[0], stride=_whole(name, tree, "stride", dims, 1),
+        dilation=_whole(name, tree, "dilation", dims, 1),
+        padding="same" if said and padding == "same" else _whole(name, {"padding": padding}, "padding", dims, 0),
     )
 
 
 def _pool(name: str, tree: Tree, choices: Choices) -> Node:
-    sizes = (_whole(name, tree, key, 2) for key in ("kernel_size", "stride", "padding"))
-    kernel, stride, padding = (cast(tuple[int, int], size) for size in sizes)
+    least = {"kernel_size": 1, "stride": 1, "padding": 0}
+    kernel, stride, padding = (cast(tuple[int, int], _whole(name, tree, key, 2, n)) for key, n in least.items())
     cls = SumPool2d if tree["type"] == "SumPool2d" else AvgPool2d
     return cls(kernel_size=kernel, stride=stride, padding=padding)
 

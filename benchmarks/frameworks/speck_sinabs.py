@@ -1,7 +1,8 @@
 """A network of benchmarks/speck.py in sinabs: `IAFSqueeze` on the same integers, time folded into the batch.
 
-Run by benchmarks/speck.py in sinabs' own environment; only ``sinabs`` and ``sinabs.layers`` are imported, for
-``sinabs.backend`` needs samna. Prints a JSON line per number of threads, of the better batch size: what, ms, spikes.
+Run by benchmarks/speck.py in sinabs' own environment, with a file and numbers of threads; only ``sinabs`` and
+``sinabs.layers`` are imported, for ``sinabs.backend`` needs samna. Prints a JSON line per number of threads, of the
+better batch size: what, ms, spikes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def network(arrays: dict[str, Any], steps: int) -> nn.Sequential:
 
 
 def main() -> None:
-    """Time the batch sizes in one thread and in two."""
+    """Time both batch sizes with each number of threads."""
     arrays = dict(np.load(sys.argv[1]))
     frames = torch.from_numpy(arrays["x"])
     net = network(arrays, frames.shape[1])
@@ -50,7 +51,7 @@ def main() -> None:
     for i, module in enumerate(m for m in net if isinstance(m, sinabs.layers.IAFSqueeze)):
         module.register_forward_hook(lambda _m, _x, out, i=i: totals.update({i: float(first(out).sum())}))
     with torch.no_grad():
-        for threads in (1, 2):
+        for threads in map(int, sys.argv[2:]):
             torch.set_num_threads(threads)
             clock = time.process_time if threads == 1 else time.perf_counter
             seconds, batch = min((quickest(net, frames[:n].flatten(0, 1).float(), clock) / n, n) for n in (1, len(frames)))

@@ -110,6 +110,7 @@ _STATEFUL = {
     "d2e.compiler.nn.containers.Recurrent", *map(_path, NEURONS),
     *spikingjelly.STATEFUL, *sinabs.STATEFUL, *norse.STATEFUL, *snntorch.ROWS,
 }
+_ALL_STEPS = sinabs.STATEFUL | norse.OVER_TIME
 
 
 def row_of(module: nn.Module) -> Row | None:
@@ -137,5 +138,6 @@ def calls_by_step(module: nn.Module) -> bool:
 
 def calls_by_itself(module: nn.Module) -> bool:
     """Whether a model has neurons of another framework, which its ``forward`` may call once per step."""
-    theirs = any(is_stateful(m) and not isinstance(m, (Neuron, Recurrent)) for m in module.modules())
-    return theirs and layout_of(module) != "time-batch"  # where every neuron takes all steps at once
+    theirs = [m for m in module.modules() if is_stateful(m) and not isinstance(m, (Neuron, Recurrent))]
+    at_once = any(_path(cls) in _ALL_STEPS for m in theirs for cls in type(m).__mro__)
+    return bool(theirs) and not at_once and layout_of(module) != "time-batch"  # where every neuron takes all steps at once

@@ -11,7 +11,7 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "D2E-LAYER-001", "takes a maximum, which spikes cannot carry",
         "Use AvgPool2d, d2e.nn.SumPool2d or a convolution with stride instead, and train again.",
-        ("maxpool", "adaptivemaxpool", "fractionalmaxpool", "max", "amax", "maximum", "lppool"),
+        ("maxpool", "adaptivemaxpool", "fractionalmaxpool", "max", "amax", "maximum", "lppool", "spikingmaxpooling2dlayer"),
     ),
     (
         "D2E-LAYER-002", "is an activation without spikes", _NEURONS,
@@ -19,7 +19,7 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
             "relu", "relu6", "leakyrelu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
             "sigmoid", "hardsigmoid", "logsigmoid", "hardswish", "tanh", "hardtanh", "tanhshrink", "softplus",
             "softsign", "softshrink", "hardshrink", "threshold", "softmax", "softmin", "logsoftmax",
-            "glu", "clamp",
+            "glu", "clamp", "neuromorphicrelu", "quantizelayer",
         ),
     ),
     (
@@ -31,6 +31,20 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "D2E-LAYER-004", "enlarges the frame, which is not compiled",
         "Keep or shrink the frame, or write the map as a Linear layer.",
         ("upsample", "upsamplingnearest", "upsamplingbilinear", "convtranspose", "interpolate"),
+    ),
+    (
+        "D2E-LAYER-009", "makes spikes of real values, which the host does before the network",
+        "Leave it out of the model, and name an encoder (docs/encoding.md) or give frames that are encoded already.",
+        (
+            "img2spikelayer", "sig2spikelayer", "poissonencoder", "poissonencoderstep", "signedpoissonencoder",
+            "signedpoissonencoderstep", "constantcurrentlifencoder", "populationencoder", "spikelatencyencoder",
+            "spikelatencylifencoder",
+        ),
+    ),
+    (
+        "D2E-LAYER-010", "cuts the frame, which is not compiled",
+        "Give the model frames that are cut already.",
+        ("cropping2dlayer",),
     ),
 )
 _KNOWN = (

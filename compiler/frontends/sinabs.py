@@ -21,7 +21,7 @@ from torch import nn
 
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
-from d2e.compiler.frontends.refusals import option_refusal, refusal
+from d2e.compiler.frontends.refusals import neuron_refusal, option_refusal, refusal
 from d2e.compiler.frontends.tensors import Row, dotted, fitted, required
 from d2e.ir.nodes import Array, Shape, real
 
@@ -63,6 +63,14 @@ def _dynamics(name: str, module: Any, shape: Shape) -> _Dynamics:
 
 def _neuron(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     return _population(build, name, module, flow)[0]
+
+
+def _squeezed(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    """A layer that is built for a number of steps says it of the input, unless the user does."""
+    source: Any = build.nodes["input"]
+    if module.num_timesteps > 0 and source.time_steps is None:
+        build.nodes["input"] = replace(source, time_steps=module.num_timesteps)
+    return _neuron(build, name, module, flow)
 
 
 def _population(build: Builder, name: str, module: Any, flow: Flow) -> tuple[Flow, _Dynamics]:
@@ -202,14 +210,19 @@ def _quantize(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     return flow
 
 
+def _adaptive(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    raise neuron_refusal(type(module).__name__, "adapts its threshold", name, "Use IAF or LIF, and train again.")
+
+
 _LAYERS = "sinabs.layers"
 _PLAIN = {f"{_LAYERS}.{path}": _neuron for path in ("iaf.IAF", "lif.LIF", "exp_leak.ExpLeak")}
-_SQUEEZED = {f"{path}Squeeze": row for path, row in _PLAIN.items()}
+_SQUEEZED = {f"{path}Squeeze": _squeezed for path in _PLAIN}
 _RECURRENT = {f"{_LAYERS}.{path}": _recurrent for path in ("iaf.IAFRecurrent", "lif.LIFRecurrent")}
 MERGE = f"{_LAYERS}.merge.Merge"
 FLATTEN_TIME, UNFLATTEN_TIME = f"{_LAYERS}.reshape.FlattenTime", f"{_LAYERS}.reshape.UnflattenTime"
 ROWS: dict[str, Row] = {
     **_PLAIN, **_SQUEEZED, **_RECURRENT, MERGE: _pass, FLATTEN_TIME: _pass, UNFLATTEN_TIME: _pass,
+    f"{_LAYERS}.alif.ALIF": _adaptive, f"{_LAYERS}.alif.ALIFRecurrent": _adaptive,
     f"{_LAYERS}.pool2d.SumPool2d": _sum_pool, dotted(nn.LPPool2d): _sum_pool, f"{_LAYERS}.quantize.QuantizeLayer": _quantize,
 }
 STATEFUL = frozenset({**_PLAIN, **_SQUEEZED, **_RECURRENT})

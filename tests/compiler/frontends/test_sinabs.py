@@ -1,0 +1,303 @@
+"""Models of sinabs 3.1.3 beside the networks read from them: every spike of every neuron, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sinabs.layers as sl
+import torch
+from sinabs import from_torch as sinabs_from_torch
+from sinabs.activation import MaxSpike, MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
+from torch import nn
+
+import d2e
+from d2e.compiler.frontends.against import Comparison, compare
+from d2e.compiler.frontends.files import load_model
+from d2e.compiler.frontends.torch_fx import from_torch
+from d2e.ir import LI, Network, UnsupportedError, UsageError
+
+STEPS = 24
+
+
+def frames_of(network: Network, seed: int, samples: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    steps = network.input.time_steps or STEPS
+    return rng.binomial(1, 0.35, (samples, steps, *network.input.shape)).astype(np.int64)
+
+
+def agrees(model: nn.Module, shape: tuple[int, ...], layout: str, seed: int = 0) -> Comparison:
+    """Every population fires, and its spikes are the framework's."""
+    network = from_torch(model, shape)
+    assert network.metadata["layout"] == layout
+    found = compare(model, network, frames_of(network, seed))
+    assert found.agreement >= 0.9999, found.first
+    assert set(found.populations) == set(network.populations)
+    for name, (theirs, ours) in found.spikes.items():
+        if not isinstance(network.neuron(name), LI):
+            assert min(theirs, ours) > 20, f"{name} is silent"
+    return found
+
+
+def dense(n_in: int, n_out: int, gain: float = 3.0) -> nn.Linear:
+    layer = nn.Linear(n_in, n_out)
+    nn.init.normal_(layer.weight, 0.2 / n_in**0.5, gain / n_in**0.5)
+    return layer
+
+
+def mlp(first: nn.Module, second: nn.Module) -> nn.Sequential:
+    return nn.Sequential(dense(12, 20), first, dense(20, 8), second)
+
+
+def conv(**options: Any) -> nn.Sequential:
+    convolution = nn.Conv2d(2, 6, 3, padding=1)
+    nn.init.normal_(convolution.weight, 0.05, 0.5)
+    return nn.Sequential(
+        convolution, sl.IAFSqueeze(min_v_mem=-1.0, **options), sl.SumPool2d(2), nn.Conv2d(6, 8, 3, bias=False),
+        sl.LIFSqueeze(tau_mem=10.0, norm_input=False, spike_threshold=torch.tensor(0.3), **options), nn.Dropout(0.5),
+        nn.Flatten(), dense(72, 5), sl.IAFSqueeze(spike_fn=SingleSpike, **options),
+    )
+
+
+MODELS: dict[str, tuple[tuple[int, ...], str, Callable[[], nn.Module]]] = {
+    "mlp": ((12,), "batch-time", lambda: mlp(sl.IAF(), sl.LIF(tau_mem=8.0, spike_threshold=torch.tensor(0.2)))),
+    "mlp, squeezed": ((12,), "squeezed", lambda: mlp(sl.IAFSqueeze(batch_size=3), sl.IAFSqueeze(batch_size=3))),
+    "convolutions": ((2, 10, 10), "squeezed", lambda: conv(batch_size=1)),
+    "convolutions, two samples at once": ((2, 10, 10), "squeezed", lambda: conv(batch_size=2)),
+    "convolutions, by steps": ((2, 10, 10), "squeezed", lambda: conv(num_timesteps=15)),
+    "readout": ((12,), "batch-time", lambda: mlp(sl.IAF(), sl.ExpLeak(tau_mem=6.0, norm_input=True))),
+    "readout, squeezed": ((12,), "squeezed", lambda: mlp(
+        sl.IAFSqueeze(batch_size=1), sl.ExpLeakSqueeze(batch_size=1, tau_mem=6.0))),
+    "recurrent": ((12,), "batch-time", lambda: mlp(
+        sl.LIFRecurrent(tau_mem=9.0, tau_syn=4.0, norm_input=False, rec_connect=dense(20, 20, 1.0), spike_fn=SingleSpike),
+        sl.IAFRecurrent(rec_connect=nn.Sequential(nn.Flatten(), nn.Linear(8, 8, bias=False), nn.Dropout(0.2)),
+                        spike_fn=MaxSpike(2), min_v_mem=-2.0))),
+    "recurrent with bias in the first step": ((12,), "batch-time", lambda: mlp(
+        sl.LIFRecurrent(tau_mem=5.0, rec_connect=dense(20, 20), norm_input=True, spike_fn=MaxSpike(4)),
+        sl.IAFRecurrent(rec_connect=dense(8, 8), spike_fn=MaxSpike(3)))),
+    "recurrent over planes": ((2, 6, 6), "batch-time", lambda: nn.Sequential(
+        sl.IAFRecurrent(rec_connect=nn.Conv2d(2, 2, 3, padding=1), spike_fn=SingleSpike))),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("seed", range(3))
+def test_spikes_are_those_of_sinabs(name: str, seed: int) -> None:
+    shape, layout, build = MODELS[name]
+    torch.manual_seed(seed)
+    agrees(build(), shape, layout, seed)
+
+
+SPIKES = {"multi": MultiSpike, "single": SingleSpike, "most 3": MaxSpike(3), "no most": MaxSpike()}
+RESETS = {
+    "subtract": MembraneSubtract(), "subtract 0.4": MembraneSubtract(0.4), "zero": MembraneReset(),
+    "subtract 1.5": MembraneSubtract(1.5), "to 0.25": MembraneReset(0.25), "to -0.3": MembraneReset(-0.3),
+}
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("spikes", SPIKES)
+@pytest.mark.parametrize("floor", [None, -0.6])
+def test_spikes_resets_and_floors(spikes: str, reset: str, floor: float | None) -> None:
+    """A floor after the spike is one before it, as long as no reset goes below it; else it is refused."""
+    torch.manual_seed(2)
+    options: dict[str, Any] = {"spike_fn": SPIKES[spikes], "reset_fn": RESETS[reset], "min_v_mem": floor}
+    below = floor is not None and reset == "subtract 1.5" and spikes != "single"
+    for layer in (
+        sl.IAF(spike_threshold=torch.tensor(1.0), **options),
+        sl.LIF(tau_mem=7.0, tau_syn=3.0, norm_input=False, **options),
+        sl.LIF(tau_mem=torch.linspace(2, 20, 20), norm_input=True, spike_threshold=torch.linspace(0.9, 1.0, 20), **options),
+    ):
+        model = nn.Sequential(dense(12, 20, 6.0), layer)
+        if below:
+            with pytest.raises(UnsupportedError, match=r"D2E-LAYER-005.*min_v_mem"):
+                from_torch(model, (12,))
+        else:
+            agrees(model, (12,), "batch-time")
+
+
+@pytest.mark.parametrize("layer", [
+    sl.IAF(spike_threshold=torch.linspace(0.2, 2, 20)), sl.IAF(tau_syn=4.0),
+    sl.IAF(tau_syn=torch.linspace(1, 9, 20), min_v_mem=-0.5),
+    sl.LIF(tau_mem=6.0, tau_syn=2.0, spike_threshold=torch.tensor(0.3)),
+    sl.LIF(tau_mem=6.0, train_alphas=True, spike_threshold=torch.tensor(0.3)),
+    sl.LIF(tau_mem=6.0, tau_syn=3.0, train_alphas=True, norm_input=False), sl.LIF(tau_mem=0.4, norm_input=False),
+    sl.IAF(min_v_mem=0.0), sl.IAF(shape=(3, 20)), sl.IAF(record_states=True), sl.IAF(spike_threshold=torch.tensor([0.5])),
+], ids=str)
+def test_parameters(layer: nn.Module) -> None:
+    torch.manual_seed(1)
+    agrees(nn.Sequential(dense(12, 20), layer), (12,), "batch-time")
+
+
+def test_per_channel_thresholds() -> None:
+    model = conv(batch_size=1)
+    model[1] = sl.IAFSqueeze(batch_size=1, spike_threshold=torch.linspace(0.5, 2, 6).reshape(1, 6, 1, 1))
+    agrees(model, (2, 10, 10), "squeezed")
+    assert from_torch(model, (2, 10, 10)).neuron("1").threshold.shape == (6, 1, 1)
+
+
+def test_time_folded_and_unfolded_by_layers() -> None:
+    torch.manual_seed(0)
+    folded = nn.Sequential(sl.FlattenTime(), *conv(batch_size=3), sl.UnflattenTime(batch_size=3), dense(5, 4, 6.0), sl.IAF())
+    agrees(folded, (2, 10, 10), "batch-time")
+    convolution = nn.Conv2d(2, 6, 3, padding=1)
+    nn.init.normal_(convolution.weight, 0.05, 0.5)
+    repeated = nn.Sequential(
+        sl.Repeat(convolution), sl.IAF(), sl.Repeat(nn.Sequential(sl.SumPool2d(2), nn.Flatten())), dense(150, 6), sl.IAF(),
+        sl.Repeat(nn.Sequential(dense(6, 6), sl.IAFSqueeze(batch_size=3))), sl.IAF(), nn.Flatten(2), dense(6, 3), sl.IAF())
+    agrees(repeated, (2, 10, 10), "batch-time")
+
+
+def test_merged_branches() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), sl.IAFSqueeze(batch_size=1))
+            self.two = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), sl.IAFSqueeze(batch_size=1))
+            self.merge, self.flatten = sl.Merge(), nn.Flatten()
+            self.last, self.out = dense(144, 8, 12.0), sl.IAFSqueeze(batch_size=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one = self.one(x)
+            return self.out(self.last(self.flatten(self.merge(one, self.two(x)))))
+
+    torch.manual_seed(3)
+    agrees(Branches(), (2, 6, 6), "squeezed")
+
+
+@pytest.mark.parametrize("reset", [MembraneSubtract(), MembraneReset()], ids=["subtract", "zero"])
+def test_a_network_that_sinabs_made_of_an_ann(reset: Any) -> None:
+    torch.manual_seed(4)
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), sl.SumPool2d(2), nn.Flatten(), dense(36, 8), nn.ReLU())
+    made = sinabs_from_torch.from_model(ann, input_shape=(1, 8, 8), batch_size=1, reset_fn=reset)
+    found = agrees(made, (1, 8, 8), "squeezed")
+    assert set(found.populations) == {"spiking_model.1", "spiking_model.5"}
+
+
+def test_the_model_says_its_steps() -> None:
+    assert from_torch(conv(num_timesteps=15), (2, 10, 10)).input.time_steps == 15
+    longer = from_torch(conv(num_timesteps=15), (2, 10, 10), time_steps=20)
+    assert longer.input.time_steps == 20
+    with pytest.raises(UsageError, match=r"D2E-AGAINST-003.*15 steps per sample, the frames have 20"):
+        compare(conv(num_timesteps=15), longer, frames_of(longer, 0))
+
+
+def trained(model: nn.Module, frames: torch.Tensor, labels: torch.Tensor, squeezed: bool) -> nn.Module:
+    """A few steps of training: the second half of the inputs against the first."""
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(15):
+        for layer in model.modules():
+            if isinstance(layer, sl.StatefulLayer):
+                layer.reset_states()
+        out = model(frames.flatten(0, 1) if squeezed else frames)
+        rates = (out.reshape(*frames.shape[:2], -1) if squeezed else out).mean(1)
+        loss = nn.functional.cross_entropy(rates, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolutions", "recurrent"])
+def test_briefly_trained(name: str) -> None:
+    shape, layout, build = MODELS[name]
+    torch.manual_seed(5)
+    model = conv(num_timesteps=STEPS) if name == "convolutions" else build()
+    before = {key: value.clone() for key, value in model.state_dict().items() if "weight" in key}
+    labels = torch.arange(16) % 2
+    rates = torch.rand(2, *shape)[labels] * 0.7
+    frames = torch.bernoulli(rates[:, None].expand(16, STEPS, *shape))
+    trained(model, frames, labels, layout == "squeezed")
+    assert any((model.state_dict()[key] != value).any() for key, value in before.items())
+    network = from_torch(model, shape)
+    found = compare(model, network, frames.numpy().astype(np.int64))
+    assert found.agreement >= 0.9999, found.first
+    assert all(theirs != 0 for theirs, _ in found.spikes.values())
+
+
+class Custom(MembraneSubtract):
+    pass
+
+
+def _spikes_of_mine(*_: Any) -> None:
+    return None
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str, str]] = {
+    "ALIF": (lambda: nn.Sequential(sl.ALIF(tau_mem=5.0, tau_adapt=5.0)), (4,), "D2E-LAYER-008", "ALIF adapts its threshold"),
+    "NeuromorphicReLU": (lambda: nn.Sequential(nn.Linear(4, 4), sl.NeuromorphicReLU()), (4,), "D2E-LAYER-002", "activation"),
+    "QuantizeLayer": (lambda: mlp(sl.QuantizeLayer(), sl.IAF()), (12,), "D2E-LAYER-002", "QuantizeLayer"),
+    "max pooling": (lambda: nn.Sequential(sl.SpikingMaxPooling2dLayer((2, 2))), (1, 4, 4), "D2E-LAYER-001", "maximum"),
+    "cropping": (lambda: nn.Sequential(sl.Cropping2dLayer(((1, 1), (0, 0)))), (1, 4, 4), "D2E-LAYER-010", "cuts the frame"),
+    "encoder": (lambda: nn.Sequential(sl.Img2SpikeLayer((1, 4, 4))), (1, 4, 4), "D2E-LAYER-009", "encoder"),
+    "channel shift": (lambda: nn.Sequential(sl.ChannelShift(2)), (1, 4, 4), "D2E-LAYER-006", "ChannelShift"),
+    "spike_fn": (lambda: nn.Sequential(sl.IAF(spike_fn=_spikes_of_mine)), (4,), "D2E-LAYER-005", "spike_fn=_spikes_of_mine"),
+    "reset_fn": (lambda: nn.Sequential(sl.IAF(reset_fn=Custom())), (4,), "D2E-LAYER-005", "reset_fn=Custom"),
+    "floor of a readout": (lambda: nn.Sequential(sl.ExpLeak(3.0, min_v_mem=-1.0)), (4,), "D2E-LAYER-005", "min_v_mem"),
+    "floor above zero": (lambda: nn.Sequential(sl.IAF(min_v_mem=0.5)), (4,), "D2E-LAYER-005", "min_v_mem=0.5"),
+    "ceil_mode": (lambda: nn.Sequential(sl.SumPool2d(2, ceil_mode=True), sl.IAFSqueeze(batch_size=1)), (1, 5, 5),
+                  "D2E-LAYER-005", "ceil_mode"),
+    "norm of 2": (lambda: nn.Sequential(nn.LPPool2d(2, 2), sl.IAFSqueeze(batch_size=1)), (1, 4, 4), "D2E-LAYER-001",
+                  "LPPool2d"),
+    "plain behind a convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), sl.IAF()), (1, 8, 8), "D2E-LAYER-005",
+                                   r"takes \[batch, time, …\] but receives \[batch \* time, …\].*IAFSqueeze"),
+    "squeezed behind plain": (lambda: mlp(sl.IAF(), sl.IAFSqueeze(batch_size=1)), (12,), "D2E-LAYER-005",
+                              "receives .batch, time"),
+    "plain in Repeat": (lambda: nn.Sequential(sl.Repeat(sl.IAF())), (4,), "D2E-LAYER-005", "takes .batch, time"),
+    "recurrence of another shape": (lambda: nn.Sequential(sl.IAFRecurrent(rec_connect=nn.Linear(4, 2))), (4,),
+                                    "D2E-LAYER-005", "into"),
+    "recurrence through a neuron": (lambda: nn.Sequential(sl.IAFRecurrent(rec_connect=nn.Sequential(sl.IAF()))), (4,),
+                                    "D2E-LAYER-006", "IAF in rec_connect"),
+    "merging other sizes": (lambda: _Merging(), (4,), "D2E-SHAPE-001", "adds frames of shapes"),
+}
+
+
+class _Merging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.merge, self.out = nn.Linear(4, 3), sl.Merge(), sl.IAF()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.merge(x, self.layer(x)))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    build, shape, code, text = REFUSED[name]
+    with pytest.raises(UnsupportedError) as caught:
+        from_torch(build(), shape)
+    assert caught.value.findings[0].code == code
+    assert caught.value.findings[0].hint
+    assert re.search(text, f"{caught.value} {caught.value.findings[0].hint}", re.DOTALL)
+
+
+@pytest.mark.parametrize("target", ["speck2f-sim", "loihi2-sim"])
+def test_compiles_with_drift(target: str) -> None:
+    torch.manual_seed(6)
+    convolution = nn.Conv2d(2, 6, 3, padding=1, bias=False)
+    nn.init.normal_(convolution.weight, 0.05, 0.3)
+    model = nn.Sequential(convolution, sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0), sl.SumPool2d(2), nn.Flatten(),
+                          nn.Linear(96, 5, bias=False), sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0))
+    frames = np.random.default_rng(1).binomial(1, 0.3, (4, 20, 2, 8, 8)).astype(np.int64)
+    program = d2e.compile(model, target=target, input_shape=(2, 8, 8), time_steps=20, calibration=frames, eval=frames)
+    rows = program.report["accuracy"]["passes"]
+    assert rows[0]["spikes"] > 100
+    assert all("max_count_error" in row for row in rows[1:])
+    assert len(rows) > 3
+    counts = program.run(frames).counts
+    assert set(counts) == {"1", "5"}
+    assert all(value.sum() > 0 for value in counts.values())
+
+
+def test_pickled_models_need_the_users_word(tmp_path: Any) -> None:
+    """sinabs' classes hold functions of sinabs, which the restricted unpickler does not load."""
+    path = tmp_path / "model.pt"
+    model = conv(batch_size=1)
+    torch.save(model, path)
+    with pytest.raises(UsageError, match=r"D2E-LOAD-006.*sinabs\.layers\.iaf\.IAFSqueeze"):
+        load_model(path, input_shape=(2, 10, 10))
+    network = load_model(path, input_shape=(2, 10, 10), allow_pickle=True)
+    assert network.populations == ("1", "4", "8")

@@ -25,6 +25,8 @@ from d2e.compiler.frontends.tensors import Row, fitted, weights
 from d2e.ir.nodes import Array, Shape
 
 _RESET = "norse.torch.functional.reset"
+_METHODS = ("super", "heaviside", "triangle", "tanh", "circ", "heavi_erfc")
+"""Surrogate gradients; they fire alike."""
 
 
 def _parameters(module: Any) -> Any:
@@ -35,7 +37,7 @@ def _parameters(module: Any) -> Any:
 def _membrane(name: str, module: Any, shape: Shape) -> dict[str, Array]:
     """What the leak does, in the module's own precision."""
     p = _parameters(module)
-    rate, leak = module.dt * torch.as_tensor(p.tau_mem_inv), torch.as_tensor(p.v_leak)
+    rate, leak = _rate(name, module, "tau_mem_inv"), torch.as_tensor(p.v_leak)
     values = {"decay_mem": fitted(1 - rate, name, shape), "gain": fitted(rate, name, shape)}
     if bool((leak != 0).any()):
         values |= {"bias": fitted(rate * leak, name, shape), "v_init": fitted(leak, name, shape)}
@@ -43,12 +45,25 @@ def _membrane(name: str, module: Any, shape: Shape) -> dict[str, Array]:
 
 
 def _current(name: str, module: Any, shape: Shape) -> dict[str, Array]:
-    return {"decay_syn": fitted(1 - module.dt * torch.as_tensor(_parameters(module).tau_syn_inv), name, shape)}
+    return {"decay_syn": fitted(1 - _rate(name, module, "tau_syn_inv"), name, shape)}
+
+
+def _rate(name: str, module: Any, which: str) -> torch.Tensor:
+    """What decays in one step: dt times an inverse time constant."""
+    rate: torch.Tensor = module.dt * torch.as_tensor(getattr(_parameters(module), which))
+    if bool((rate < 0).any()) or bool((rate > 1).any()):
+        raise option_refusal(
+            f"dt * {which} reaches {float(rate.max()):g}: more than all would decay in a step", name,
+            "Use a smaller dt or a longer time constant, and train again.",
+        )
+    return rate
 
 
 def _spikes(name: str, module: Any, shape: Shape) -> tuple[dict[str, Array], dict[str, Any]]:
     """Threshold and reset, as values and rules."""
     p = _parameters(module)
+    if p.method not in _METHODS:
+        raise option_refusal(f"method={p.method!r} does not run in Norse 1.1.0", name, f"Use one of {', '.join(_METHODS)}.")
     values = {"threshold": fitted(p.v_th, name, shape)}
     rules = {"fire": "gt", "refractory": _refractory(name, module)}
     method = getattr(p, "reset_method", None)

@@ -122,6 +122,9 @@ def _check(name: str, module: Any) -> None:
             "state_quant rounds the state with a function of its own", name,
             "Leave it out; d2e chooses the integers of the chip.",
         )
+    if not (module.threshold > 0).all():
+        raise option_refusal(f"fires above a threshold of {float(module.threshold.min()):g}", name,
+                             "Train with thresholds above 0; add a bias instead.")
     with torch.no_grad():
         sent = module.spike_grad(torch.tensor(_PROBE, dtype=module.threshold.dtype)).tolist()
     if sent != [0.0, 0.0, 0.0, 1.0, 1.0]:

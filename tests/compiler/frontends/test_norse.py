@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import nir
 import norse.torch as snn
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from d2e.compiler.frontends.against import Comparison, compare
 from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.torch_fx import from_torch
-from d2e.ir import LI, Network, UnsupportedError, UsageError
+from d2e.ir import LI, Network, UnsupportedError, UsageError, reference
 
 STEPS = 30
 Numbers = float | torch.Tensor
@@ -276,3 +277,22 @@ def test_pickled_models_need_the_users_word(tmp_path: Any) -> None:
     with pytest.raises(UsageError, match=r"D2E-LOAD-006.*norse\.torch"):
         load_model(path, input_shape=(12,))
     assert load_model(path, input_shape=(12,), allow_pickle=True).populations == ("1",)
+
+
+def test_its_nir_file_reads_as_the_model(tmp_path: Any) -> None:
+    """Norse writes parameters per neuron only; v_reset and the surrogate are not in the file, and not needed here."""
+    torch.manual_seed(3)
+
+    def full(size: int, value: float) -> torch.Tensor:
+        return torch.full((size,), value)
+
+    model = snn.SequentialState(
+        dense(12, 20), snn.LIFBoxCell(box(tau_mem_inv=full(20, 400.0), v_th=full(20, 0.2), v_leak=full(20, 0.0))),
+        dense(20, 6, 6.0), snn.IAFCell(snn.IAFParameters(v_th=full(6, 1.0), v_reset=full(6, 0.0))))
+    nir.write(tmp_path / "model.nir", snn.to_nir(model, torch.rand(1, 12)))
+    read, network = load_model(tmp_path / "model.nir", profile="norse"), from_torch(model, (12,))
+    frames = frames_of(network, 3)
+    theirs, ours = (reference.run(each, frames, "spikes").spikes for each in (read, network))
+    for other, mine in zip(read.populations, network.populations, strict=True):
+        assert ours[mine].sum() > 20
+        assert (theirs[other] == ours[mine]).mean() >= 0.9999

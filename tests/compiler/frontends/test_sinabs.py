@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 import sinabs.layers as sl
+import sinabs.nir
 import torch
 from sinabs import from_torch as sinabs_from_torch
 from sinabs.activation import MaxSpike, MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
@@ -18,7 +20,7 @@ import d2e
 from d2e.compiler.frontends.against import Comparison, compare
 from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.torch_fx import from_torch
-from d2e.ir import LI, Network, UnsupportedError, UsageError
+from d2e.ir import LI, Network, UnsupportedError, UsageError, reference
 
 STEPS = 24
 
@@ -301,3 +303,24 @@ def test_pickled_models_need_the_users_word(tmp_path: Any) -> None:
         load_model(path, input_shape=(2, 10, 10))
     network = load_model(path, input_shape=(2, 10, 10), allow_pickle=True)
     assert network.populations == ("1", "4", "8")
+
+
+@pytest.mark.parametrize(("spikes", "flags"), [(MultiSpike, {}), (SingleSpike, {"max_spikes": 1})], ids=["multi", "single"])
+def test_its_nir_file_reads_as_the_model(spikes: Any, flags: dict[str, Any], tmp_path: Any) -> None:
+    """A file says neither spike_fn nor reset: the profile is sinabs' default, a flag is what the user changed."""
+    torch.manual_seed(7)
+    convolution = nn.Conv2d(2, 6, 3, padding=1)
+    nn.init.normal_(convolution.weight, 0.05, 0.5)
+    model = nn.Sequential(
+        convolution, sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0, spike_fn=spikes), sl.SumPool2d(2), nn.Flatten(),
+        dense(96, 5), sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0, spike_fn=spikes))
+    graph = sinabs.nir.to_nir(model, torch.rand(4, 2, 8, 8))
+    graph.infer_types()
+    nir.write(tmp_path / "model.nir", graph)
+    read = load_model(tmp_path / "model.nir", profile="sinabs", **flags)
+    network = from_torch(model, (2, 8, 8))
+    frames = frames_of(network, 7)
+    theirs, ours = reference.run(read, frames, "spikes").spikes, reference.run(network, frames, "spikes").spikes
+    for other, mine in zip(read.populations, network.populations, strict=True):
+        assert ours[mine].sum() > 20
+        assert (theirs[other] == ours[mine]).all()

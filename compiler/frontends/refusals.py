@@ -38,7 +38,8 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         (
             "img2spikelayer", "sig2spikelayer", "poissonencoder", "poissonencoderstep", "signedpoissonencoder",
             "signedpoissonencoderstep", "constantcurrentlifencoder", "populationencoder", "spikelatencyencoder",
-            "spikelatencylifencoder",
+            "spikelatencylifencoder", "latencyencoder", "periodicencoder", "weightedphaseencoder", "popencoder",
+            "popspikeencoderdeterministic", "popspikeencoderrandom",
         ),
     ),
     (

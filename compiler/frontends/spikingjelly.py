@@ -121,6 +121,17 @@ def _parametric(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     return _leaky(build, name, module, flow, required(module.w.sigmoid(), name))
 
 
+def _ternary(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    """Spikes of both signs, at v >= theta and v <= -theta; a soft reset moves v towards zero by theta."""
+    theta = _threshold(build, module, name)
+    values, rules, r = _reset(build, module)
+    values |= {"threshold": theta, "levels": real([1.0]), "payloads": real([1.0])}
+    if hasattr(module, "tau"):
+        share = 1 / _number(build, module.tau, "tau", name)
+        values |= {"decay_mem": 1 - share, "bias": r * share, "gain": share if module.decay_input else real(1.0)}
+    return layers.neuron(build, name, flow, "multi_threshold", values, {**rules, "signed": True})
+
+
 def _cuba(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     threshold = _threshold(build, module, name)
     values, rules, _ = _reset(build, module)
@@ -223,6 +234,8 @@ NEURONS: dict[str, Row] = {
     f"{_NEURON}.lif.LIFNode": _lif,
     f"{_NEURON}.plif.ParametricLIFNode": _parametric,
     f"{_NEURON}.lif_variants.CUBALIFNode": _cuba,
+    f"{_NEURON}.ternary.TernaryIFNode": _ternary,
+    f"{_NEURON}.ternary.TernaryLIFNode": _ternary,
     f"{_NEURON}.ilif.ILIFNode": _integer,
 }
 STATEFUL: dict[str, Row] = {**NEURONS, **REFUSED_NEURONS, _ELEMENT_WISE: _element_wise, _LINEAR: _linear_recurrent}
@@ -238,14 +251,17 @@ LIKE_TORCH: dict[str, str] = {
     f"{_STATELESS}.AdaptiveAvgPool2d": "torch.nn.modules.pooling.AdaptiveAvgPool2d",
     f"{_LAYER}.bn.BatchNorm1d": "torch.nn.modules.batchnorm.BatchNorm1d",
     f"{_LAYER}.bn.BatchNorm2d": "torch.nn.modules.batchnorm.BatchNorm2d",
+    f"{_LAYER}.misc.PrintShapeModule": "torch.nn.modules.linear.Identity",
     f"{_LAYER}.dropout.Dropout": "torch.nn.modules.dropout.Dropout",
     f"{_LAYER}.dropout.Dropout2d": "torch.nn.modules.dropout.Dropout2d",
 }
 """Layers of one step that compute what torch's do; the step mode only says how many axes stand in front."""
 CONTAINERS = (_MULTI_STEP, _SEQ_TO_ANN, _STEP_MODE)
 """Sequences that call their modules with the frames of one step."""
-_ANY_MODE = (f"{_STATELESS}.Linear", f"{_LAYER}.dropout.Dropout", f"{_LAYER}.dropout.Dropout2d")
-_KNOWN = {*ROWS, *LIKE_TORCH, *CONTAINERS} - {*_ANY_MODE}
+_ANY_MODE = {f"{_LAYER}.{name}" for name in (
+    "stateless_wrapper.Linear", "dropout.Dropout", "dropout.Dropout2d", "misc.PrintShapeModule",
+)}
+_KNOWN = {*ROWS, *LIKE_TORCH, *CONTAINERS} - _ANY_MODE
 
 
 def layout(module: nn.Module) -> Literal["step", "time-batch"] | None:
@@ -282,7 +298,7 @@ def _modes(module: nn.Module, path: str, inside: bool) -> Iterator[tuple[str, st
             "forgets its state between steps: its container takes all steps for one batch", f"{path}.{lost}".strip("."),
             "Put neurons into a MultiStepContainer, or beside the container.",
         )
-    if name not in STATEFUL:
+    if name not in ROWS:
         for key, child in module.named_children():
             yield from _modes(child, f"{path}.{key}".strip("."), inside or name in CONTAINERS)
 

@@ -30,7 +30,7 @@ _NEURONS: tuple[tuple[str, str], ...] = (
     ("has a second state that changes its reset", "lif_variants.ComplementaryLIFNode"),
     ("sends an activation of v, not spikes", "lif_variants.LIAFNode"),
     ("sees all steps at once or several of the past", "psn.PSN psn.MaskedPSN psn.SlidingPSN"),
-    ("sends spikes of both signs", "ternary.TernaryIFNode ternary.TernaryLIFNode spikezip.STBIFNode"),
+    ("counts the spikes it has sent, and stops at a limit", "spikezip.STBIFNode"),
     ("computes in the pass of its training, step by step with a trace",
      "online_learning.OTTTLIFNode online_learning.SLTTLIFNode"),
     ("normalises v", "mpbn.MPBNBaseNode mpbn.MPBNLIFNode"),
@@ -41,7 +41,8 @@ _NEURONS: tuple[tuple[str, str], ...] = (
     ("sends a rate, not spikes", "dsr.DSRIFNode dsr.DSRLIFNode"),
     ("has thresholds that depend on the step", "few_spike.FewSpikeNode few_spike.OutlierAwareThresholdNode "
      "few_spike.HGNode"),
-    ("computes a step of its user's own", "flexsn.FlexSN"),
+    ("computes a step of its user's own",
+     "flexsn.FlexSN base_node.BaseNode base_node.SimpleBaseNode base_node.NonSpikingBaseNode"),
     ("sends v, of all steps at once", "integrate_and_fire.NonSpikingIFNode lif.NonSpikingLIFNode"),
     ("has a threshold of its own per channel", "integrate_and_fire.ActivationAwareIFNode"),
 )
@@ -54,12 +55,21 @@ _NO_LAYERS = (
     "bn.ThresholdDependentBatchNorm1d bn.ThresholdDependentBatchNorm2d bn.TemporalEffectiveBatchNorm1d "
     "bn.TemporalEffectiveBatchNorm2d bn.BatchNormThroughTime1d bn.BatchNormThroughTime2d dropout.DropConnectLinear "
     "misc.SynapseFilter misc.VotingLayer misc.Delay misc.SpikeCountToBinary misc.TemporalBinSum "
-    "container.TLastSeqToANNContainer container.TLastMultiStepContainer"
+    "container.TLastSeqToANNContainer container.TLastMultiStepContainer attention.TemporalWiseAttention "
+    "attention.MultiDimensionalAttention attention.SpikingSelfAttention attention.QKAttention "
+    "attention.TokenQKAttention attention.ChannelQKAttention attention.SpikeDrivenSelfAttention "
+    "bn.ThresholdDependentBatchNorm3d bn.TemporalEffectiveBatchNorm3d bn.BatchNormThroughTime3d "
+    "online_learning.GradwithTrace online_learning.SpikeTraceOp online_learning.OTTTSequential "
+    "stateless_wrapper.MaxUnpool1d stateless_wrapper.MaxUnpool2d stateless_wrapper.MaxUnpool3d"
 )
-
+_ENCODERS = (
+    "PoissonEncoder PeriodicEncoder LatencyEncoder WeightedPhaseEncoder PopEncoder PopSpikeEncoderDeterministic "
+    "PopSpikeEncoderRandom"
+)
 REFUSED_NEURONS: dict[str, Row] = {
     f"spikingjelly.activation_based.neuron.{name}": _no(why) for why, names in _NEURONS for name in names.split()
 }
 REFUSED_LAYERS: dict[str, Row] = {
-    f"spikingjelly.activation_based.layer.{name}": _no_layer for name in _NO_LAYERS.split()
+    **{f"spikingjelly.activation_based.layer.{name}": _no_layer for name in _NO_LAYERS.split()},
+    **{f"spikingjelly.activation_based.encoding.{name}": _no_layer for name in _ENCODERS.split()},
 }

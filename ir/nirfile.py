@@ -101,21 +101,23 @@ def _for_1_0_4(tree: Tree) -> Tree:
     nodes: Tree = {}
     moved: Tree = {}
     for name, node in tree["nodes"].items():
-        kept = {key: value for key, value in node.items() if key != "v_reset"}
-        if np.any(node.get("v_reset", 0.0)):
-            raise UnsupportedError(
-                "D2E-NIR-008", "resets to a value other than 0, which nir 1.0.4 has no field for", node=name,
-                hint="Write it for a newer nir.",
-            )
-        if node["type"] == "CubaLI":
-            raise UnsupportedError(
-                "D2E-NIR-008", "is a readout with a synaptic state, CubaLI, which nir 1.0.4 does not have", node=name,
-                hint="Write it for a newer nir.",
-            )
+        reason = _refused_by_1_0_4(node)
+        if reason:
+            raise UnsupportedError("D2E-NIR-008", reason, node=name, hint="Write it for a newer nir.")
+        nodes[name] = {key: value for key, value in node.items() if key != "v_reset"}
         if node["type"] not in _METADATA_IN_1_0_4:
-            moved[name] = kept.pop("metadata")["d2e"]
-        nodes[name] = kept
+            moved[name] = nodes[name].pop("metadata")["d2e"]
     return {**tree, "nodes": nodes, "metadata": {**tree["metadata"], "d2e_nodes": moved}}
+
+
+def _refused_by_1_0_4(node: Tree) -> str | None:
+    if np.any(node.get("v_reset", 0.0)):
+        return "resets to a value other than 0, which nir 1.0.4 has no field for"
+    if node["type"] == "CubaLI":
+        return "is a readout with a synaptic state, CubaLI, which nir 1.0.4 does not have"
+    if node["type"] == "Conv1d" and isinstance(node["padding"], str):
+        return f"pads by {node['padding']!r}, on which nir 1.0.4 fails in one dimension"
+    return None
 
 
 def _written_dt(network: Network) -> float:

@@ -217,15 +217,17 @@ def run_command(
 def inspect_command(
     path: to.Anything, input_shape: to.InputShape = None, profile: to.Profile = None, dt: to.Dt = None,
     reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
-    allow_pickle: to.AllowPickle = False,
+    allow_pickle: to.AllowPickle = False, output: to.NirFile = None, nir_compat: to.NirCompat = None,
 ) -> None:
-    """Show a program's report and network, or a model's network."""
+    """Show a program's report and network, or a model's network; or write the network as a .nir file."""
     import d2e
     from d2e.compiler.frontends.files import load_model
     from d2e.ir import to_text
 
     if os.path.isfile(Path(path) / "manifest.json"):
         program = d2e.load(path)
+        if _written(program.network, output, nir_compat):
+            return
         print(program.report.text(path), end="")
         shown = {key: value for key, value in program.network.metadata.items() if key != "placement"}
         print(to_text(replace(program.network, metadata=shown)), end="")
@@ -234,7 +236,21 @@ def inspect_command(
         path, input_shape=_shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
         allow_pickle=allow_pickle,
     )
-    print(to_text(network), end="")
+    if not _written(network, output, nir_compat):
+        print(to_text(network), end="")
+
+
+def _written(network: Any, output: str | None, compat: str | None) -> bool:
+    """Write a network as a .nir file, if one is named."""
+    from d2e.ir import UsageError, nirfile
+
+    if output is None and compat is not None:
+        raise UsageError("D2E-USE-018", "--nir-compat says which nir reads a file, and none is written",
+                         hint="Name it: -o model.nir.")
+    if output is None:
+        return False
+    nirfile.write(network, output, compat=compat or nirfile.NIR_VERSION)
+    return True
 
 
 @app.command("targets")

@@ -74,6 +74,9 @@ RunEvents = Annotated[str | None, typer.Option(
 WindowUs = Annotated[int, typer.Option(help="--events: microseconds over which peaks are taken.", metavar="N", min=1)]
 Samples = Annotated[int | None, typer.Option(help="At most so many of them.", metavar="N", min=1)]
 Record = Annotated[str, typer.Option(help="counts, spikes or state.", metavar="NAME")]
+NirFile = Annotated[str | None, typer.Option("--output", "-o", help="Write the network here, as .nir.", metavar="FILE")]
+NirCompat = Annotated[str | None, typer.Option(
+    help="With -o: the oldest nir package that shall read it, 1.0.4 or 1.0.8.", metavar="VERSION")]
 Results = Annotated[str | None, typer.Option("--output", "-o", help="Write the results (.npz).", metavar="FILE")]
 TargetName = Annotated[str | None, typer.Argument(help="Show this target's limits.", metavar="NAME")]
 LavaFolder = Annotated[str | None, typer.Option(

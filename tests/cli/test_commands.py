@@ -11,10 +11,11 @@ import sys
 
 import numpy as np
 import pytest
+from nir.serialization import read_version
 
 import d2e as package
 from d2e.backends.loihi2.limits import LIMITS
-from d2e.ir import to_text
+from d2e.ir import nirfile, to_text
 
 
 def test_run_says_how_good_the_program_is(d2e, program, data):
@@ -70,6 +71,19 @@ def test_inspect_shows_programs_and_models(d2e, program, model):
     assert (done.code, done.err) == (0, "")
     assert "  %1 = if(shape=(16, 8, 8)) <- 0\n" in done.out
     assert d2e("inspect", program / "program.nir").out.splitlines()[1:] == network.splitlines()[1:]
+
+
+def test_inspect_writes_nir_files_for_older_readers(d2e, program, model, tmp_path):
+    for source, expected in ((program, package.load(program).network), (model, None)):
+        done = d2e("inspect", source, "-o", "n.nir", "--nir-compat", "1.0.4")
+        assert (done.code, done.out, done.err) == (0, "", "")
+        assert read_version(tmp_path / "n.nir") == "1.0.4"
+        assert expected is None or nirfile.read(tmp_path / "n.nir").same(expected)
+    assert d2e("inspect", model, "-o", "new.nir").code == 0
+    assert read_version(tmp_path / "new.nir") == "1.0.8"
+    assert "D2E-USE-018" in d2e("inspect", model, "--nir-compat", "1.0.4").err
+    assert "D2E-NIR-001" in d2e("inspect", model, "-o", "x.nir", "--nir-compat", "1.0.5").err
+    assert not (tmp_path / "x.nir").exists()
 
 
 def test_targets_and_their_limits(d2e):

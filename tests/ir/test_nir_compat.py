@@ -48,7 +48,10 @@ def assert_old_readers_take_it(path) -> None:
 
 def sayable(network: Network) -> bool:
     tree = nirfile.network_tree(network)["nodes"].values()
-    return not any(node["type"] == "CubaLI" or np.any(node.get("v_reset", 0)) for node in tree)
+    return not any(
+        node["type"] == "CubaLI" or np.any(node.get("v_reset", 0))
+        or (node["type"] == "Conv1d" and isinstance(node["padding"], str)) for node in tree
+    )
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -285,12 +285,12 @@ def layout(module: nn.Module) -> Literal["step", "time-batch"] | None:
 def _modes(module: nn.Module, path: str, inside: bool) -> Iterator[tuple[str, str]]:
     """(step mode, path) of what minds it, without what containers call step by step."""
     name = next((key for cls in type(module).__mro__ if (key := dotted(cls)) in _KNOWN), "")
-    mode = "m" if name in (_MULTI_STEP, _SEQ_TO_ANN) else getattr(module, "step_mode", "s")
-    if name and inside and mode != "s":
+    mode = "m" if name in (_MULTI_STEP, _SEQ_TO_ANN) else getattr(module, "step_mode", "")
+    if name and inside and mode == "m":
         raise option_refusal(
             "is in step mode 'm' within a container that calls it once per step", path, "Set its step_mode to 's'."
         )
-    if name and not inside:
+    if name and mode and not inside:
         yield mode, path
     at_once = name == _SEQ_TO_ANN or (name == _STEP_MODE and mode == "m" and not module.stateful)
     if at_once and (lost := next((p for p, m in module.named_modules() if _remembers(m)), "")):

@@ -472,7 +472,7 @@ REFUSALS = {
     "not spiking": (of(neuron.NonSpikingLIFNode()), "D2E-LAYER-008", "1", "NonSpikingLIFNode"),
     "own neuron": (of(Mine()), "D2E-LAYER-008", "1", "Mine computes a step of its user's own"),
     "own simple charge": (of(Charge(1.0)), "D2E-LAYER-008", "1", "Charge replaces neuronal_charge of SimpleIFNode"),
-    "attention": (of(layer.TokenQKAttention(8, 2, spiking_neuron=neuron.IFNode), mode="m"), "D2E-LAYER-006", "1", "TokenQKAttention"),
+    "attention": (of(layer.TemporalWiseAttention(4, 2)), "D2E-LAYER-006", "1", "TemporalWiseAttention"),
     "own charge": (of(Clipped()), "D2E-LAYER-008", "1", "Clipped replaces single_step_functional_forward of LIFNode"),
     "surrogate that sends reals": (
         of(neuron.IFNode(surrogate_function=surrogate.Sigmoid(spiking=False))), "D2E-LAYER-005", "1", "Sigmoid"),

@@ -146,6 +146,8 @@ def _pool(name: str, tree: Tree, choices: Choices) -> Node:
 
 def _delay(name: str, tree: Tree, choices: Choices) -> Node:
     delay = _array(name, tree, "delay").reshape(-1) / choices.get("unit")
+    if not np.isfinite(delay).all():
+        raise malformed("delay holds values that are NaN or infinite", name)
     steps = np.rint(delay)
     whole = np.abs(delay - steps) <= 1e-6 * np.maximum(steps, 1)
     if (steps != steps[0]).any() or not whole.all():

@@ -323,3 +323,18 @@ def test_flags_go_before_what_is_recognised(tmp_path):
     path = file_of(export_to_nir(net, torch.rand(1, IN), ignore_dims=[0]), tmp_path)
     node = nirfile.read(path, reset="zero", fire="ge", max_spikes=3).neuron("1")
     assert (node.reset, node.reset_when, node.fire, node.max_spikes) == ("zero", "same", "ge", 3)
+
+
+@pytest.mark.parametrize(("options", "reset"), [
+    ({"reset_mechanism": "none"}, "none"), ({"reset_delay": False}, "subtract"),
+    ({"reset_mechanism": "zero", "reset_delay": False}, "zero"),
+])
+def test_snntorch_resets_that_a_flag_states(options, reset, tmp_path):
+    net = nn.Sequential(*strong(nn.Linear(IN, OUT), leaky(OUT, threshold=torch.full((OUT,), 2.5), **options)))
+    path = file_of(export_to_nir(net, torch.rand(1, IN), ignore_dims=[0]), tmp_path)
+    snntorch_utils.reset(net)
+    frames = frames_of(IN)
+    theirs = recorded(net, {"1": net[1]}, by_steps(frames))
+    assert_same_spikes(read(path, "snntorch", reset=reset), frames, theirs)
+    default = reference.run(nirfile.read(path), frames, "spikes").spikes["1"]
+    assert (default == theirs["1"]).mean() < ENOUGH  # what the file does not say matters

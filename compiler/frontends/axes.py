@@ -26,6 +26,7 @@ _FRAMES = (
 )
 """Layers of torch that take one axis before the frame's own, whatever it holds."""
 _LAYOUTS = {"sinabs": {1: "squeezed", 2: "batch-time"}, "norse": {1: "step", 2: "time-batch"}}
+_TIME = {"sinabs": 1, "norse": 0}
 _TAKEN = {
     "squeezed": "[batch * time, …]", "batch-time": "[batch, time, …]", "step": "[batch, …]",
     "time-batch": "[time, batch, …]",
@@ -38,10 +39,12 @@ class Axes:
 
     Attributes:
         layout: how it takes frames (`against.Layout`); None: no layer of a framework says so.
+        time: which of two axes is time.
         before: node -> axes before the frame's own of its value, where ``layout`` is known.
     """
 
     layout: str | None = None
+    time: int | None = None
     before: Mapping[fx.Node, int] = field(default_factory=dict)
 
 
@@ -96,7 +99,30 @@ def of(graph: fx.Graph, root: nn.Module, folded: set[fx.Node]) -> Axes:
     assert found is not None, "a layer of the framework takes axes"
     if found not in layouts:
         raise option_refusal(f"the model takes frames with {found} axes before their own", "input", "It must be one or two.")
-    return Axes(layouts[found], {node: found + more for node, more in shift.items()})
+    return Axes(layouts[found], _TIME[framework], {node: found + more for node, more in shift.items()})
+
+
+def readout(graph: fx.Graph, axes: Axes) -> str | None:
+    """How a model ends over time: "count" (sum), "mean" or "last"; the graph then ends before it. None: it does not say."""
+    (end,) = (node for node in graph.nodes if node.op == "output")
+    last = end.args[0]
+    given = last.args[0] if isinstance(last, fx.Node) and last.args else None
+    if not isinstance(last, fx.Node) or not isinstance(given, fx.Node) or axes.time is None or axes.before.get(given) != 2:
+        return None
+    found = _READS.get(str(getattr(last.target, "__name__", last.target)))
+    over = last.args[1] if len(last.args) > 1 else last.kwargs.get("dim")
+    at = list(over) if isinstance(over, (tuple, list)) else [over]
+    while found == "last" and at[-1:] == [slice(None)]:
+        at.pop()
+    wanted = [*[slice(None)] * axes.time, -1] if found == "last" else [axes.time]
+    if found is None or at != wanted:
+        return None
+    end.args = (given,)
+    graph.erase_node(last)
+    return found
+
+
+_READS = {"sum": "count", "mean": "mean", "getitem": "last"}
 
 
 def _module(node: fx.Node, root: nn.Module) -> nn.Module | None:

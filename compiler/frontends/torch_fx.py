@@ -42,7 +42,7 @@ def from_torch(
         time_steps: steps per sample.
         coding: of the input: "spikes", "signed" or "direct".
         max_payload: largest absolute payload of the input.
-        readout: "count", "last" or "mean"; None: what the model does where it loops over time, else "count".
+        readout: "count", "last" or "mean"; None: what the model does over time, or "count".
         dt: length of a step in seconds, if it has one.
         name: kept in the metadata.
 
@@ -57,7 +57,7 @@ def from_torch(
     )
     facts = {"source": "torch", **({"name": name} if name else {})}
     try:
-        return _traced(module, source, facts, "count" if readout is None else readout)
+        return _traced(module, source, facts, readout)
     except UnsupportedError as error:
         if not calls_by_itself(module):
             raise
@@ -71,7 +71,7 @@ def from_torch(
         raise (first if plain else error) from None
 
 
-def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout: str) -> Network:
+def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout: str | None) -> Network:
     """The network of a ``forward`` without a loop."""
     layout = layout_of(module)
     builder = Builder(source, {**facts, **({LAYOUT: layout} if layout else {})})
@@ -86,7 +86,8 @@ def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout:
     found = axes.of(graph, module, {node for node, (scope, _) in tracer.where.items() if scope == axes.WRAPPED})
     if found.layout is not None:
         builder.metadata = {**builder.metadata, LAYOUT: found.layout}
-    return GraphReader(module, tracer.where, builder, before=found.before).read(graph, readout)
+    ends = axes.readout(graph, found)
+    return GraphReader(module, tracer.where, builder, before=found.before).read(graph, readout or ends or "count")
 
 
 _LOOPS = ("D2E-TRACE-001", "D2E-TRACE-002", "D2E-LAYER-006", "D2E-LAYER-007")

@@ -190,6 +190,18 @@ def test_a_step_by_hand() -> None:
     assert sent == pytest.approx([0.5, 0.25 + 0.4, 0.325 + 0.32])
 
 
+@pytest.mark.parametrize(("read", "readout"), [
+    (lambda v: v.sum(0), "count"), (lambda v: v.mean(dim=0), "mean"), (lambda v: v[-1], "last"),
+], ids=["sum", "mean", "last"])
+def test_a_readout_over_time_at_the_end(read: Any, readout: str) -> None:
+    class Reading(OverTime):
+        def forward(self, x: torch.Tensor) -> Any:
+            return read(super().forward(x))
+
+    network = from_torch(Reading(), (2, 8, 8))
+    assert network.output.readout == readout
+
+
 def trained(model: nn.Module, frames: torch.Tensor, labels: torch.Tensor) -> nn.Module:
     """A few steps of training on frames [time, batch, …]."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

@@ -187,6 +187,33 @@ def test_the_model_says_its_steps() -> None:
         compare(conv(num_timesteps=15), longer, frames_of(longer, 0))
 
 
+class Reading(nn.Module):
+    def __init__(self, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.net, self.read = mlp(sl.IAF(), sl.ExpLeak(6.0)), read
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.read(self.net(x))
+
+
+@pytest.mark.parametrize(("read", "readout"), [
+    (lambda y: y.sum(1), "count"), (lambda y: torch.mean(y, dim=1), "mean"), (lambda y: y.mean((1,)), "mean"),
+    (lambda y: y[:, -1], "last"), (lambda y: y[:, -1, :], "last"), (lambda y: y, "count"),
+], ids=["sum", "mean", "mean of axes", "last", "last of all", "frames"])
+def test_a_readout_over_time_at_the_end(read: Any, readout: str) -> None:
+    model = Reading(read)
+    network = from_torch(model, (12,))
+    assert network.output.readout == readout
+    assert compare(model, network, frames_of(network, 0)).agreement == 1
+    assert from_torch(model, (12,), readout="mean").output.readout == "mean"
+
+
+@pytest.mark.parametrize("read", [lambda y: y.sum(2), lambda y: y.sum(0), lambda y: y[:, 0], lambda y: y.sum()])
+def test_other_readouts_are_refused(read: Any) -> None:
+    with pytest.raises(UnsupportedError, match="D2E-LAYER-006"):
+        from_torch(Reading(read), (12,))
+
+
 def trained(model: nn.Module, frames: torch.Tensor, labels: torch.Tensor, squeezed: bool) -> nn.Module:
     """A few steps of training: the second half of the inputs against the first."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from d2e.compiler.frontends.recording import Call, Tape, Value, creates, values_in
 from d2e.compiler.frontends.refusals import refusal
 from d2e.ir.errors import UnsupportedError
 
-_SAME = {"detach", "clone", "contiguous", "to", "float", "double", "type_as", "requires_grad_"}
-_MOVES = {*_SAME, "view", "reshape", "view_as", "reshape_as", "squeeze", "unsqueeze", "flatten", "__getitem__", "permute",
-          "transpose", "expand", "expand_as"}
+_MOVES = {
+    "detach", "clone", "contiguous", "to", "float", "double", "type_as", "requires_grad_", "view", "reshape", "view_as",
+    "reshape_as", "squeeze", "unsqueeze", "flatten", "__getitem__", "permute", "transpose", "expand", "expand_as",
+}
 _ADD = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _SUBTRACT = {"sub", "sub_", "__sub__", "__isub__"}
 _MULTIPLY = {"mul", "mul_", "__mul__", "__rmul__", "__imul__"}
@@ -62,7 +63,7 @@ class Step:
 
     tape: Tape
     number: int
-    frame: Tensor
+    frame: Value
     neurons: frozenset[str]
     lines: list[Line] = field(default_factory=list)
     _known: dict[Value, Ref] = field(default_factory=dict)
@@ -99,10 +100,10 @@ class Step:
         return Ref(len(self.lines) - 1)
 
     def _line(self, value: Value) -> Line | Ref:
-        tensor, call = value.tensor, value.call
+        call = value.call
         if not self.tape.is_live(value) and (call is None or creates(call)):
             return self._constant(value)
-        if tensor.shape == self.frame.shape and torch.equal(tensor, self.frame):
+        if value.shape == self.frame.shape and value.holds(self.frame):
             return Line(INPUT)
         if call is None:
             raise NotTheInput("D2E-TRACE-003", f"step {self.number} does not read the frame of this step alone",
@@ -114,7 +115,7 @@ class Step:
         return Line(LAYER, call.layer, tuple(self.ref(v) for v in values_in((call.arguments, call.named))))
 
     def _constant(self, value: Value) -> Line:
-        if value.tensor.any():
+        if not value.zero:
             raise refusal("a tensor that is neither the frame nor a layer's result", _place(value))
         return Line(ZERO)
 
@@ -140,9 +141,9 @@ class Step:
         for back, state in enumerate(reversed(given), 1):
             if state is None:
                 continue
-            if call.number == 0 and not self.tape.is_live(state) and not state.tensor.any():
+            if call.number == 0 and not self.tape.is_live(state) and state.zero:
                 continue
-            if len(before) < back or _plain(state).tensor is not before[-back].tensor:
+            if len(before) < back or not state.holds(before[-back]):
                 raise trace_error(
                     "004", f"{path} is given a state in step {call.number} that is not its own of the step before", path,
                     "Hand on the state as the neuron returned it, and start from zeros.")
@@ -151,11 +152,10 @@ class Step:
         name = getattr(call.target, "__name__", str(call.target))
         first = next(values_in(call.arguments), None)
         if name in _MOVES and first is not None:
-            if value.tensor.shape == first.tensor.shape and torch.equal(value.tensor, first.tensor):
+            if value.shape == first.shape and value.holds(first):
                 return self.ref(first)
-            batch = len(self.frame)
-            flat = (batch, first.tensor[0].numel() if len(first.tensor) else 0)
-            if tuple(value.tensor.shape) == flat and len(first.tensor) == batch and _flattens(first.tensor, value.tensor):
+            batch = self.frame.shape[0]
+            if value.shape == (batch, math.prod(first.shape[1:])) and first.shape[0] == batch and value.holds(first):
                 return Line(FUNCTION, torch.flatten, (self.ref(first), 1))
         arguments = tuple(self._argument(a) for a in call.arguments)
         named = tuple((key, self._argument(a)) for key, a in call.named.items())
@@ -179,19 +179,8 @@ class Step:
         return thing
 
 
-def _flattens(before: Tensor, after: Tensor) -> bool:
-    return torch.equal(before.flatten(1), after)
-
-
 def _frame(call: Call) -> Value:
     return next(values_in((call.arguments, call.named)))
-
-
-def _plain(value: Value) -> Value:
-    """A value before functions that change no number of it."""
-    while value.call is not None and getattr(value.call.target, "__name__", "") in _SAME:
-        value = next(values_in(value.call.arguments))
-    return value
 
 
 def _place(value: Value) -> str:

@@ -19,7 +19,7 @@ from d2e.compiler.frontends import axes, folding, readouts
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.folding import Line, NotTheInput, Ref, Step, trace_error
 from d2e.compiler.frontends.modules import is_stateful, row_of
-from d2e.compiler.frontends.recording import DependsOnData, Tape, Value
+from d2e.compiler.frontends.recording import DependsOnData, Tape, Value, value_of
 from d2e.compiler.frontends.tensors import LAYOUT, clear
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Edge, Network
@@ -28,7 +28,7 @@ from d2e.ir.verify import verified
 
 _LAYOUTS = ("time-batch", "batch-time", "image", "step")
 _BATCH = 3
-_STEPS = (5, 40, 320, 2560)
+_STEPS = (5, 40, 320)
 """Steps of the example; a model that counts its own steps may need more than the first."""
 
 
@@ -107,14 +107,14 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
     with _at_rest(module), tape.running():
         for entry in shown:
             tape.given(entry)
-        returned = [tape.value_of(module(entry)) for entry in shown]
+        returned = [tape.values_of(module(entry)) for entry in shown]
     counts = [len(tape.calls[path]) for path, m in tape.leaves.items() if is_stateful(m) and tape.calls[path]]
     made = min(counts, default=0)
     if made < 2:
         raise trace_error("006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}", None,
                           "Call its neurons once per step.")
     for path, m in tape.leaves.items():
-        if is_stateful(m) and any(v.tensor.shape[:1] != (_BATCH,) for call in tape.calls[path] for v in call.results):
+        if is_stateful(m) and any(v.shape[:1] != (_BATCH,) for call in tape.calls[path] for v in call.results):
             raise trace_error("006", f"{path} receives no frames of {_BATCH} samples from {_shown(source, layout)}", path,
                               "Index the input by the step: x[step], or x[:, step] with batch first.")
         if is_stateful(m) and len(tape.calls[path]) not in (0, made):
@@ -174,7 +174,7 @@ def _fold(
 def _folded(run: _Run, neurons: frozenset[str], result: readouts.Result) -> tuple[Step, Ref]:
     """The last step and its result, the others being like it."""
     def step(number: int) -> Step:
-        return Step(run.tape, number, run.frames[number], neurons)
+        return Step(run.tape, number, value_of(run.frames[number]), neurons)
 
     def value(end: Value) -> Value:
         return end.call.results[0] if result.neuron and end.call is not None else end
@@ -209,7 +209,7 @@ def _network(module: nn.Module, build: Builder, step: Step, end: Ref, readout: s
         if line.kind == folding.INPUT:
             flows[node] = replace(build.start, alone=False)
         elif line.kind == folding.BEFORE:
-            shape = tuple(step.tape.calls[line.target][0].results[0].tensor.shape[1:])
+            shape = tuple(step.tape.calls[line.target][0].results[0].shape[1:])
             flows[node] = _before(build, str(line.target), shape)
     graph.output(nodes[end.line])
     network = GraphReader(module, where, build, flows=flows).read(graph, readout)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ _GATHERS = {"stack", "cat", "concat", "concatenate", "hstack", "vstack", "__seti
             "to", "float", "double", "cpu"}
 _SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _BY_NUMBER = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "true_divide", "__truediv__", "__itruediv__"}
-_RESHAPES = {"sum", "mean", "permute", "transpose", "swapaxes", "movedim", "unsqueeze", "squeeze", "view", "reshape",
+_READOUTS = {"sum": "count", "mean": "mean", "max": "max", "amax": "max"}
+_RESHAPES = {*_READOUTS, "permute", "transpose", "swapaxes", "movedim", "unsqueeze", "squeeze", "view", "reshape",
              "flatten", "__getitem__", "softmax", "log_softmax"}
 
 
@@ -52,22 +54,19 @@ def _result(tape: Tape, values: list[Value], neurons: frozenset[str], steps: int
     walk = _Walk(tape, steps)
     for value in values:
         walk.follow(value)
-    found = [*dict.fromkeys(walk.ends)]
+    found = in_time(walk.ends)
     sources = {(end.call.target, end.index) if end.call else None for end in found}
-    if len(sources) != 1 or len(found) not in (1, steps) or found[0].call is None:
+    factors = {*walk.ends.values()}
+    if len(sources) != 1 or len(factors) != 1 or len(found) not in (1, steps) or found[0].call is None:
+        return None
+    if not min(factors) > 0:
         return None
     call = found[0].call
     neuron = call.layer in neurons
-    found.sort(key=lambda end: end.call.order if end.call else 0)
     if neuron and [_number(end) for end in found] != list(range(steps))[-len(found):]:
         return None
     readout = "last" if len(found) == 1 and steps > 1 else walk.readout
-    return Result(tuple(found), neuron and end_is_state(found[0]), neuron, readout)
-
-
-def end_is_state(value: Value) -> bool:
-    """Whether a neuron's result is a state."""
-    return value.index > 0
+    return Result(tuple(found), neuron and found[0].index > 0, neuron, readout)
 
 
 def _number(value: Value) -> int:
@@ -80,28 +79,28 @@ class _Walk:
 
     def __init__(self, tape: Tape, steps: int) -> None:
         self.tape, self.steps = tape, steps
-        self.ends: list[Value] = []
+        self.ends: dict[Value, float] = {}  # with the factor by which it enters
         self.readout: str | None = None
 
     def follow(self, value: Value) -> None:
         """Collect the ends a value is made of."""
-        waiting = [value]
+        waiting = [(value, 1.0)]
         while waiting:
-            value = waiting.pop()
+            value, factor = waiting.pop()
             if not self.tape.is_live(value):
                 continue
             children = self._children(value)
             if children is None:
-                self.ends.append(value)
+                self.ends[value] = factor
             else:
-                waiting += children
+                waiting += [(child, factor * self._factor(value)) for child in children]
 
     def _children(self, value: Value) -> list[Value] | None:
         """What a function over time is applied to; None: the value belongs to one step."""
         call = value.call
         if call is None or call.layer is not None:
             return None
-        name = getattr(call.target, "__name__", "")
+        name = called(call)
         given = list(values_in((call.arguments, call.named)))
         if name in _GATHERS:
             return given
@@ -109,22 +108,47 @@ class _Walk:
             self.readout = "count" if len(given) == 2 else self.readout
             return given
         if name in _BY_NUMBER and len(given) == 1:
-            self.readout = "mean" if self.readout is None else self.readout
-            return given
+            return given if self.readout is None or not self._spans_time(given[0]) else None
         if name in _RESHAPES and given and self._spans_time(given[0]):
-            if name in ("sum", "mean"):
-                self.readout = {"sum": "count", "mean": "mean"}[name] if self.readout is None else self.readout
-            if name == "__getitem__" and call.arguments[1] in (-1, self.steps - 1):
-                return self._last(given[0])
-            return given
+            return self._over_time(name, call, given)
         return None
 
-    def _spans_time(self, value: Value) -> bool:
-        inner = _Walk(self.tape, self.steps)
-        inner.follow(value)
-        return len(set(inner.ends)) > 1
+    def _over_time(self, name: str, call: Call, given: list[Value]) -> list[Value] | None:
+        ends = self._ends(given[0])
+        if name in _READOUTS:
+            if call.results[0].shape != ends[-1].shape:
+                return None
+            self.readout = self.readout or _READOUTS[name]
+        if name == "__getitem__" and call.results[0].shape == ends[-1].shape:
+            return [ends[-1]] if call.results[0].holds(ends[-1]) else None
+        return given
 
-    def _last(self, value: Value) -> list[Value]:
+    def _factor(self, value: Value) -> float:
+        """The number a value's function multiplies with."""
+        call = value.call
+        if call is None or called(call) not in _BY_NUMBER:
+            return 1.0
+        number = next((a for a in call.arguments if isinstance(a, (int, float))), math.nan)
+        if "div" not in called(call):
+            return float(number)
+        self.readout = self.readout or "mean"
+        return 1 / number if number else math.nan
+
+    def _spans_time(self, value: Value) -> bool:
+        return len(self._ends(value)) > 1
+
+    def _ends(self, value: Value) -> list[Value]:
+        """In the order of time."""
         inner = _Walk(self.tape, self.steps)
         inner.follow(value)
-        return [max(inner.ends, key=lambda end: end.call.order if end.call else 0)]
+        return in_time(inner.ends)
+
+
+def called(call: Call) -> str:
+    """The name of what is called."""
+    return str(getattr(call.target, "__name__", call.target))
+
+
+def in_time(ends: Iterable[Value]) -> list[Value]:
+    """Values in the order in which they were made."""
+    return sorted(ends, key=lambda end: end.call.order if end.call else 0)

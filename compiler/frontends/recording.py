@@ -7,7 +7,9 @@ network for other data.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,17 +26,32 @@ _ASKS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "num
 
 @dataclass(eq=False)
 class Value:
-    """A tensor of the run.
+    """A tensor of the run, without its numbers: a model may make many.
 
     Attributes:
-        tensor: its numbers at the end of the run.
+        shape: of the tensor.
+        digest: of its numbers when it was made.
+        zero: whether all of them are 0.
         call: what made it; None: it comes from outside (input, parameter, buffer).
         index: its place among the results of that call.
     """
 
-    tensor: Tensor
+    shape: tuple[int, ...]
+    digest: bytes
+    zero: bool
     call: Call | None = None
     index: int = 0
+
+    def holds(self, other: Value) -> bool:
+        """Whether both have the same numbers in the same order."""
+        return self.digest == other.digest
+
+
+def value_of(tensor: Tensor, call: Call | None = None, index: int = 0) -> Value:
+    """What is kept of a tensor."""
+    plain = tensor.detach().cpu().contiguous().reshape(-1)
+    digest = hashlib.blake2b(plain.view(torch.uint8).numpy().data if plain.numel() else b"", digest_size=16).digest()
+    return Value(tuple(tensor.shape), digest, not bool(plain.any()), call, index)
 
 
 @dataclass(eq=False)
@@ -81,17 +98,16 @@ class Tape(TorchFunctionMode):
         self.leaves = leaves
         self.calls: dict[str, list[Call]] = {path: [] for path in leaves}
         self.changed: set[str] = set()
-        self._current: dict[int, Value] = {}
+        self._current: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
         self._live: set[Value] = set()
         self._inside = 0
-        self._kept: list[Any] = []
+        self._count = 0
 
     def given(self, tensor: Tensor) -> None:
         """Name a tensor as the input."""
-        value = self._value(tensor)
-        self._live.add(value)
+        self._live.add(self._value(tensor))
 
-    def value_of(self, result: Any) -> Any:
+    def values_of(self, result: Any) -> Any:
         """A result of the model with values in place of its tensors."""
         return self._swap(result)
 
@@ -111,6 +127,7 @@ class Tape(TorchFunctionMode):
         if name in _ASKS and any(value in self._live for value in values_in(given)):
             raise DependsOnData(f"it asks for the value of a tensor ({name.strip('_')})")
         result = func(*args, **kwargs)
+        result = args[0] if name == "__setitem__" else result
         if isinstance(result, Iterator):
             result = list(result)
             self._note(Call(func, given[0], given[1]), result)
@@ -151,12 +168,13 @@ class Tape(TorchFunctionMode):
         return before, after
 
     def _note(self, call: Call, result: Any) -> None:
-        call.order = len(self._kept)
+        self._count += 1
+        call.order = self._count
         tensors = list(_tensors(result))
         used = values_in((call.arguments, call.named, call.states))
         live = not creates(call) and any(value in self._live for value in used)
         for index, tensor in enumerate(tensors):
-            value = Value(tensor, call, index)
+            value = self._kept(tensor, call, index)
             call.results.append(value)
             if all(tensor is not before for before in tensors[:index]):  # Norse's states hold the spikes once more
                 self._remember(tensor, value)
@@ -166,22 +184,23 @@ class Tape(TorchFunctionMode):
         if name in _WRITES or (name.endswith("_") and not name.endswith("__")):
             maker = getattr(next(values_in(call.arguments), None), "call", None)
             self.changed |= {maker.layer} if maker is not None and maker.layer else set()
-        if name == "__setitem__":
-            held = call.arguments[0]
-            value = Value(held.tensor, call)
-            call.results.append(value)
-            self._remember(held.tensor, value)
-            if live:
-                self._live.add(value)
 
     def _remember(self, tensor: Tensor, value: Value) -> None:
-        self._current[id(tensor)] = value
-        self._kept.append(tensor)
+        self._current[id(tensor)] = (weakref.ref(tensor), value)
+
+    def _kept(self, tensor: Tensor, call: Call | None = None, index: int = 0) -> Value:
+        self._inside += 1
+        try:
+            return value_of(tensor, call, index)
+        finally:
+            self._inside -= 1
 
     def _value(self, tensor: Tensor) -> Value:
-        if id(tensor) not in self._current:
-            self._remember(tensor, Value(tensor))
-        return self._current[id(tensor)]
+        held, value = self._current.get(id(tensor), (None, None))
+        if held is None or value is None or held() is not tensor:
+            value = self._kept(tensor)
+            self._remember(tensor, value)
+        return value
 
     def _swap(self, thing: Any) -> Any:
         """Containers with values in place of tensors."""

@@ -461,3 +461,58 @@ def test_the_wrong_shape_says_so():
     with pytest.raises(UnsupportedError, match=r"D2E-TRACE-006.*\[time, batch, 7\]: RuntimeError: mat1 and mat2") as caught:
         from_torch(TimeFirst(), (7,))
     assert caught.value.findings[0].hint
+
+
+class Read(Base):
+    """What `read` makes of the spikes of every step."""
+
+    def __init__(self, read, stack):
+        super().__init__()
+        self.read, self.stack = read, stack
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            rec.append(spk2)
+        return self.read(torch.stack(rec) if self.stack else rec)
+
+
+def accumulated(spikes, keep=1.0, each=1.0):
+    total = torch.zeros(spikes[0].shape)
+    for spike in spikes:
+        total = keep * total + each * spike if keep != 1 else total + spike * each
+    return total
+
+
+READOUTS = {
+    "sum": (lambda s: s.sum(dim=0), "count"), "mean": (lambda s: s.mean(0), "mean"),
+    "max": (lambda s: s.max(dim=0)[0], "max"), "last": (lambda s: s[-1], "last"),
+    "share": (lambda s: s.sum(0) / len(s), "mean"), "softmax": (lambda s: torch.softmax(s.sum(0), 1), "count"),
+    "swapped": (lambda s: s.transpose(0, 1), "count"), "added": (accumulated, "count"),
+    "added shares": (lambda s: accumulated(s, each=0.1), "count"),
+}
+
+
+@pytest.mark.parametrize("how", READOUTS)
+def test_how_a_class_is_read(how):
+    """The readout is the model's; a flag overrides it."""
+    read, readout = READOUTS[how]
+    model = Read(read, stack="added" not in how)
+    assert from_torch(model, (6,)).output.readout == readout
+    assert from_torch(model, (6,), readout="first").output.readout == "first"
+
+
+OTHER_READOUTS = {
+    "leaky sum": lambda s: accumulated(s, keep=0.9), "negated": lambda s: -s.sum(0), "over classes": lambda s: s.sum(2),
+    "two steps": lambda s: s[0] + s[-1], "factor below 0": lambda s: -1 * s.sum(0),
+}
+
+
+@pytest.mark.parametrize("how", OTHER_READOUTS)
+def test_other_readouts_are_refused(how):
+    """They weigh steps or classes in ways no readout of d2e does."""
+    with pytest.raises(UnsupportedError) as caught:
+        from_torch(Read(OTHER_READOUTS[how], stack=how != "leaky sum"), (6,))
+    assert caught.value.code in ("D2E-TRACE-005", "D2E-TRACE-003")
+    assert caught.value.findings[0].hint

@@ -51,7 +51,8 @@ def _channels_first(weight: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def _delayed(found: dict[str, Tree], edges: Edges, loops: set[tuple[str, str]], unit: float) -> Edges:
-    """The edges, with a delay of one step behind every neuron; recurrent ones have it already."""
-    late = {a: f"{a}.delay" for a, b in edges if _is(found, a, *SPIKING) and (a, b) not in loops}
+    """The edges, with a delay of one step between layers; recurrent edges have it already, the output needs none."""
+    waiting = [e for e in edges if _is(found, e[0], *SPIKING) and e not in loops and not _is(found, e[1], "Output")]
+    late = {a: f"{a}.delay" for a, _ in waiting}
     found.update({name: {"type": "Delay", "delay": np.full(1, unit)} for name in late.values()})
-    return [(late[a], b) if a in late and (a, b) not in loops else (a, b) for a, b in edges] + list(late.items())
+    return [(late[e[0]], e[1]) if e in waiting else e for e in edges] + list(late.items())

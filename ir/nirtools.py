@@ -138,7 +138,8 @@ PROFILES: dict[str, Profile] = {
     "spyx": Profile(
         reset="subtract-next", fire="gt", max_spikes=1, rule="euler", dt=1.0, seconds=False, settle=_spyx,
         options={"delay": "1"},
-        lost="that a neuron sends its spikes one step late (taken: a delay of 1; 'spyx{delay=0}' leaves it out), "
+        lost="that a neuron sends its spikes one step late (taken: a delay of 1 between layers, none to the output; "
+             "'spyx{delay=0}' leaves it out), "
              "dilation and groups of convolutions (taken: 1)",
     ),
 }

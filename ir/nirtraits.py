@@ -157,6 +157,7 @@ def _spikingjelly(t: Traits) -> str | None:
         and (dt is not None or not any(_unnormalised(f) for f in t.neurons.values()))
         and not (dt is not None and dt > 0.1)
         and all((f["tau"] >= (dt or 1e-4) * 0.999).all() for f in t.neurons.values() if "tau" in f)
+        and (dt is not None or all((f["tau"] <= 1e-2).all() for f in t.neurons.values() if "tau" in f))
     )
     said = "r = 1/dt or tau/dt" if dt is not None else "r = 1 and tau of 1e-4 s and more"
     return f"{said}, one value in float64 for each population, v_leak = v_reset" if fits else None

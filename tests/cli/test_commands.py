@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import nir
 import numpy as np
 import pytest
 from nir.serialization import read_version
@@ -84,6 +85,22 @@ def test_inspect_writes_nir_files_for_older_readers(d2e, program, model, tmp_pat
     assert "D2E-USE-018" in d2e("inspect", model, "--nir-compat", "1.0.4").err
     assert "D2E-NIR-001" in d2e("inspect", model, "-o", "x.nir", "--nir-compat", "1.0.5").err
     assert not (tmp_path / "x.nir").exists()
+
+
+def test_check_tells_whose_nir_file_it_reads(d2e, tmp_path):
+    four = np.full(4, 1.0, np.float32)
+    nodes = {
+        "input": nir.Input(np.array([6])), "0": nir.Linear(np.full((4, 6), 0.25, np.float32)),
+        "1": nir.LIF(tau=four * 1e-3, r=four * 10, v_leak=four * 0, v_threshold=four), "output": nir.Output(np.array([4])),
+    }
+    nir.write(tmp_path / "f.nir", nir.NIRGraph(nodes, [("input", "0"), ("0", "1"), ("1", "output")]))
+    done = d2e("check", "f.nir", "--time-steps", 8, "--json")
+    assert done.code == 0
+    found = {entry["code"]: entry for entry in json.loads(done.out)}
+    assert found["D2E-NIR-010"]["severity"] == "warning"
+    assert "written by snntorch" in found["D2E-NIR-010"]["message"]
+    assert "--reset" in found["D2E-NIR-011"]["message"]
+    assert d2e("check", "f.nir", "--time-steps", 8, "--profile", "sinabs{v_min=x}").code == 2
 
 
 def test_targets_and_their_limits(d2e):

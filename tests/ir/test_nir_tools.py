@@ -177,7 +177,7 @@ def test_spyx_sends_one_step_late(dt, tmp_path):
     ours = reference.run(network, x, "spikes")
     assert (ours.spikes["layer_1"][:, :-1] == late(hidden)).mean() >= 0.9999
     assert (ours.spikes["layer_3"][:, :-1] == late(last)).mean() >= 0.9999
-    assert (ours.output == last).mean() >= 0.9999
+    assert np.array_equal(ours.output, ours.spikes["layer_3"])
     assert 0 < last.mean() < 1
     path = tmp_path / "f.nir"
     assert not any(isinstance(n, Delay) for n in nirfile.read(path, profile="spyx{delay=0}").nodes.values())
@@ -202,7 +202,7 @@ def test_spyx_recurrent_layer_whose_input_is_wired_into_its_weights(kind, tmp_pa
     assert tool_of(network) == "spyx"
     x = frames_of(IN)
     theirs = spyx_run(kind, x @ a.T, beta, 0.9, recurrent=rec)
-    assert (reference.run(network, x).output == theirs).mean() >= 0.9999
+    assert (reference.run(network, x).output[:, :-1] == late(theirs)).mean() >= 0.9999
     assert 0 < theirs.mean() < 1
 
 
@@ -217,7 +217,7 @@ def test_spyx_flattens_with_channels_last(tmp_path):
     x = frames_of(*frame)
     flat = x.transpose(0, 1, 3, 4, 2).reshape(BATCH, STEPS, -1)
     theirs = spyx_run("LIF", flat @ channels_last.T, beta, 1.0)
-    assert (reference.run(network, x).output == theirs).mean() >= 0.9999
+    assert (reference.run(network, x).output[:, :-1] == late(theirs)).mean() >= 0.9999
     assert theirs.any()
 
 

@@ -94,8 +94,7 @@ def of(graph: fx.Graph, root: nn.Module, folded: set[fx.Node]) -> Axes:
             found = need - shift[node]
         if need is not None and found is not None and shift[node] + found != need:
             raise _contradiction(node, layouts, need, shift[node] + found)
-        if node in needs:
-            shift[node] += _SHIFTS.get(dotted(type(root.get_submodule(str(node.target)))), 0)
+        shift[node] += _shift(node, _module(node, root))
     assert found is not None, "a layer of the framework takes axes"
     if found not in layouts:
         raise option_refusal(f"the model takes frames with {found} axes before their own", "input", "It must be one or two.")
@@ -127,6 +126,18 @@ _READS = {"sum": "count", "mean": "mean", "getitem": "last"}
 
 def _module(node: fx.Node, root: nn.Module) -> nn.Module | None:
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _shift(node: fx.Node, module: nn.Module | None) -> int:
+    """Axes that a layer or function puts before the frame's own, or takes."""
+    if module is not None:
+        folds = type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (0, 1)
+        return -1 if folds else _SHIFTS.get(dotted(type(module)), 0)
+    name = str(getattr(node.target, "__name__", node.target))
+    given = [*node.args[1:], *node.kwargs.values()]
+    if name == "flatten" and given[:2] == [0, 1]:
+        return -1
+    return 1 if name == "unflatten" and given[:1] == [0] else 0
 
 
 def _need(module: nn.Module) -> int | None:

@@ -153,6 +153,27 @@ def test_time_folded_and_unfolded_by_layers() -> None:
     agrees(repeated, (2, 10, 10), "batch-time")
 
 
+class Folding(nn.Module):
+    """Time folded into the batch around the convolutions by the user's own ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.fold = nn.Conv2d(2, 6, 3, padding=1), sl.SumPool2d(2), nn.Flatten(0, 1)
+        nn.init.normal_(self.conv.weight, 0.05, 0.5)
+        self.one, self.two, self.fc = sl.IAF(), sl.LIF(tau_mem=5.0), dense(96, 10, 8.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, steps = x.shape[:2]
+        x = self.one(self.conv(x.flatten(0, 1)).unflatten(0, (batch, steps)))
+        x = self.pool(self.fold(x)).flatten(1).unflatten(0, (batch, steps))
+        return self.two(self.fc(x))
+
+
+def test_time_folded_in_a_forward() -> None:
+    torch.manual_seed(3)
+    agrees(Folding(), (2, 8, 8), "batch-time")
+
+
 def test_merged_branches() -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:

@@ -184,6 +184,29 @@ def test_spikingjelly_several_steps_and_convolutions(tmp_path):
     assert_same_spikes(read(path, "spikingjelly"), frames, theirs)
 
 
+class Branching(nn.Module):
+    """Two ways to the last population, one through another; names of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.ModuleDict({"fc": nn.Linear(IN, HIDDEN), "lif": neuron.LIFNode(v_threshold=0.4)})
+        self.skip, self.fc, self.out = nn.Linear(HIDDEN, OUT), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, OUT)
+        self.mid, self.last = neuron.IFNode(2.0), neuron.LIFNode(v_threshold=0.8)
+        strong(*self.modules())
+
+    def forward(self, x):
+        first = self.block["lif"](self.block["fc"](x))
+        return self.last(self.skip(first) + self.out(self.mid(self.fc(first))))
+
+
+def test_spikingjelly_branches(tmp_path):
+    net = Branching()
+    path = spikingjelly_file(net, tmp_path, 1, IN)
+    frames = frames_of(IN)
+    names = {"block_lif": net.block["lif"], "mid": net.mid, "last": net.last}
+    assert_same_spikes(read(path, "spikingjelly"), frames, recorded(net, names, by_steps(frames)))
+
+
 def test_spikingjelly_current_based_with_a_time_step_of_its_own(tmp_path):
     net = nn.Sequential(*strong(
         nn.Linear(IN, OUT), neuron.CUBALIFNode(c_decay=0.4, v_decay=0.6, v_threshold=2.0),

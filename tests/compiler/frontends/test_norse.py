@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -308,3 +310,8 @@ def test_its_nir_file_reads_as_the_model(tmp_path: Any) -> None:
     for other, mine in zip(read.populations, network.populations, strict=True):
         assert ours[mine].sum() > 20
         assert (theirs[other] == ours[mine]).mean() >= 0.9999
+
+
+def test_no_framework_is_imported() -> None:
+    script = "import sys, d2e.compiler.frontends.files; assert not {'norse', 'sinabs', 'samna'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

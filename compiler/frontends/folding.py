@@ -150,6 +150,8 @@ class Step:
 
     def _function(self, call: Call, value: Value) -> Line | Ref:
         name = getattr(call.target, "__name__", str(call.target))
+        if name in ("bernoulli", "poisson"):
+            raise refusal(name, name)
         first = next(values_in(call.arguments), None)
         if name in _MOVES and first is not None:
             if value.shape == first.shape and value.holds(first):

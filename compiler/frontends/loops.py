@@ -85,7 +85,7 @@ def _run(module: nn.Module, source: Input, layout: str) -> _Run:
             break
     text = f"{type(reason).__name__}: {reason}".partition("\n")[0]
     raise trace_error("006", f"{type(module).__name__} cannot be run on frames {_shown(source, layout)}: {text}", None,
-                      "Check the input shape; do not fix the batch size in forward.")
+                      "Check the input shape; take one tensor, and do not fix the batch size in forward.")
 
 
 def _shown(source: Input, layout: str) -> str:
@@ -110,7 +110,7 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
         returned = [tape.values_of(module(entry)) for entry in shown]
     counts = [len(tape.calls[path]) for path, m in tape.leaves.items() if is_stateful(m) and tape.calls[path]]
     made = min(counts, default=0)
-    if made < 2:
+    if made < 2 or (layout == "step" and made != steps) or (layout != "image" and made > steps):
         raise trace_error("006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}", None,
                           "Call its neurons once per step.")
     for path, m in tape.leaves.items():

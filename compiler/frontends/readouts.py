@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,25 @@ def chosen(tape: Tape, returned: Sequence[Any], neurons: frozenset[str], steps: 
         neurons: paths of the layers that have a state.
         steps: of the run.
     """
-    leaves = [list(values_in(entry)) for entry in returned]
-    found = [_result(tape, list(values), neurons, steps) for values in zip(*leaves, strict=False)]
+    leaves = [list(_leaves(entry, steps)) for entry in returned]
+    found = [_result(tape, [*values_in(values)], neurons, steps) for values in zip(*leaves, strict=False)]
     known = [result for result in found if result is not None]
     return min(known, key=lambda r: 2 * r.state + (not r.neuron), default=None)
+
+
+def _leaves(thing: Any, steps: int) -> Iterator[Any]:
+    """What stands in the containers a model returns; a list with one tensor per step is one of them."""
+    if isinstance(thing, Mapping):
+        thing = list(thing.values())
+    if isinstance(thing, Value):
+        yield thing
+    elif isinstance(thing, (list, tuple)):
+        calls = {entry.call for entry in thing if isinstance(entry, Value)}
+        if len(calls) == len(thing) == steps:
+            yield thing
+        else:
+            for entry in thing:
+                yield from _leaves(entry, steps)
 
 
 def _result(tape: Tape, values: list[Value], neurons: frozenset[str], steps: int) -> Result | None:
@@ -59,7 +74,7 @@ def _result(tape: Tape, values: list[Value], neurons: frozenset[str], steps: int
     factors = {*walk.ends.values()}
     if len(sources) != 1 or len(factors) != 1 or len(found) not in (1, steps) or found[0].call is None:
         return None
-    if not min(factors) > 0:
+    if not min(factors) > 0 or _mixes(found[0]):
         return None
     call = found[0].call
     neuron = call.layer in neurons
@@ -67,6 +82,20 @@ def _result(tape: Tape, values: list[Value], neurons: frozenset[str], steps: int
         return None
     readout = "last" if len(found) == 1 and steps > 1 else walk.readout
     return Result(tuple(found), neuron and found[0].index > 0, neuron, readout)
+
+
+def _mixes(value: Value) -> bool:
+    """Whether functions make a value from what several calls of one layer sent."""
+    waiting, seen, calls = [value], {value}, set[Call]()
+    while waiting:
+        call = waiting.pop().call
+        if call is not None and call.layer is not None:
+            calls.add(call)
+        elif call is not None:
+            more = {*values_in((call.arguments, call.named))} - seen
+            seen |= more
+            waiting += more
+    return len({call.layer for call in calls}) < len(calls)
 
 
 def _number(value: Value) -> int:

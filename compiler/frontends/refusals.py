@@ -36,7 +36,8 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "D2E-LAYER-009", "makes spikes of real values, which the host does before the network",
         "Leave it out of the model, and name an encoder (docs/encoding.md) or give frames that are encoded already.",
         (
-            "img2spikelayer", "sig2spikelayer", "poissonencoder", "poissonencoderstep", "signedpoissonencoder",
+            "bernoulli", "poisson", "img2spikelayer", "sig2spikelayer", "poissonencoder", "poissonencoderstep",
+            "signedpoissonencoder",
             "signedpoissonencoderstep", "constantcurrentlifencoder", "populationencoder", "spikelatencyencoder",
             "spikelatencylifencoder", "latencyencoder", "periodicencoder", "weightedphaseencoder", "popencoder",
             "popspikeencoderdeterministic", "popspikeencoderrandom",

@@ -92,7 +92,7 @@ def _neuron(
     values["amplitude"] = required(module.graded_spikes_factor, name)
     rules = _rules(module)
     if (rules["reset"], rules["reset_when"]) == ("subtract", "same"):
-        warning = {"code": "D2E-LAYER-009", "message": _TWICE, "node": name}
+        warning = {"code": "D2E-LAYER-011", "message": _TWICE, "node": name}
         build.metadata = {**build.metadata, "warnings": [*build.metadata.get("warnings", []), warning]}
     return layers.neuron(build, name, flow, kind, values, rules)
 

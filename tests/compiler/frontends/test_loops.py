@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from snntorch import utils
+from snntorch import spikegen, utils
 from torch import nn
 from torch.nn import functional
 
@@ -125,6 +125,19 @@ class Last(Base):
         return spk2
 
 
+class Lists(Base):
+    """Lists in a dictionary."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        rec = {"mem": [], "spk": []}
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            rec["mem"].append(mem2)
+            rec["spk"].append(spk2)
+        return rec
+
+
 class OneStep(Base):
     """One step per call; the states stay inside the neurons."""
 
@@ -212,6 +225,7 @@ MODELS = {
     "batch first": (BatchFirst, "batch-time", None, "count"), "iterated": (Iterated, "batch-time", None, "mean"),
     "static": (Static, "image", 30, "count"), "hoisted": (Hoisted, "image", 30, "count"),
     "counted": (Counted, "time-batch", 50, "count"), "last": (Last, "time-batch", None, "last"),
+    "lists": (Lists, "time-batch", None, "count"),
     "one step": (OneStep, "step", None, "count"), "hidden": (HiddenLoop, "time-batch", None, "count"),
     "sequential": (sequential, "step", None, "count"), "around sequential": (AroundSequential, "time-batch", None, "count"),
     "fed back": (FedBack, "time-batch", None, "count"), "fed back plain": (FedBackPlain, "time-batch", None, "count"),
@@ -428,7 +442,37 @@ class Parameter(Base):
         return torch.stack(rec)
 
 
+class Encoded(Base):
+    """Rates become random spikes inside the model, as tutorial 1 makes them."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for frame in spikegen.rate(x, num_steps=10):
+            spk2, mem1, mem2 = self.step(frame, mem1, mem2)
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class Classes(TimeFirst):
+    def forward(self, x):
+        return super().forward(x)[0].sum(0).argmax(1)
+
+
+class BurnIn(Base):
+    """The first steps are not counted."""
+
+    def forward(self, x):
+        mem1, mem2, rec = None, None, []
+        for step in range(x.size(0)):
+            spk2, mem1, mem2 = self.step(x[step], mem1, mem2)
+            if step > 1:
+                rec.append(spk2)
+        return torch.stack(rec)
+
+
 REFUSED = {
+    Encoded: ("D2E-LAYER-009", "makes spikes of real values"), Classes: ("D2E-TRACE-005", "does not return"),
+    BurnIn: ("D2E-TRACE-005", "does not return"),
     MembraneOfSpikes: ("D2E-TRACE-005", "which its spikes reset"), Trace: ("D2E-TRACE-003", "sent in step"),
     Damped: ("D2E-TRACE-004", "not its own"), DampedInPlace: ("D2E-TRACE-004", "changes a state"),
     Started: ("D2E-TRACE-004", "not its own"), Swapped: ("D2E-TRACE-004", "not its own"),

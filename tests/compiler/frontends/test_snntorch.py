@@ -153,7 +153,7 @@ def test_a_reset_by_the_threshold_in_the_same_step():
     model = Loop(snntorch.Leaky(beta=0.9, reset_delay=False, threshold=1.5))
     network = assert_same(strong(model, 1.5), (8,), frames_of((8,)), "time-batch", least=2)
     warnings = network.metadata["warnings"]
-    assert [(w["code"], w["node"]) for w in warnings] == [("D2E-LAYER-009", "lif1")]
+    assert [(w["code"], w["node"]) for w in warnings] == [("D2E-LAYER-011", "lif1")]
     found = against.compare(strong(model, 10), from_torch(model, (8,)), frames_of((8,)))
     theirs, ours = found.spikes["lif1"]
     assert theirs < ours

@@ -279,3 +279,36 @@ def test_the_literal_reset_is_that_of_the_nir_that_wrote_the_file(version, reset
 def test_unknown_profiles_and_options(profile, tmp_path):
     with pytest.raises(UsageError, match=r"D2E-NIR-001.*Known: "):
         nirfile.read(tmp_path / "never read.nir", profile=profile)
+
+
+def test_older_files_of_snntorch_and_sinabs(tmp_path):
+    """No v_reset, as nir wrote until 1.0.5; snnTorch's recurrent neurons as graphs of their own."""
+    five = np.array([OUT])
+    tau = 1e-4 / (1 - spyx_betas(OUT).astype(np.float32))
+    syn = 1e-4 / (1 - spyx_betas(OUT, 5).astype(np.float32))
+    ends = {"input": nir.Input(five), "output": nir.Output(five)}
+    inner = nir.NIRGraph(
+        nodes={**ends, "lif": nir.CubaLIF(syn, tau, tau / 1e-4, single(OUT, 0), single(OUT, 1), w_in=syn / 1e-4),
+               "w_rec": nir.Affine(weight(OUT, OUT), single(OUT, 0.1))},
+        edges=[("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")],
+    )
+    recurrent = {
+        "input": nir.Input(np.array([IN])), "fc1": nir.Affine(weight(OUT, IN), single(OUT, 0)), "lif1": inner,
+        "output": nir.Output(five),
+    }
+    plain = {
+        "input": nir.Input(np.array([IN])), "0": nir.Affine(weight(OUT, IN), single(OUT, 0)),
+        "1": nir.IF(single(OUT, 1), single(OUT, 1)), "output": nir.Output(five),
+    }
+    for tool, nodes, name in (("snntorch", recurrent, "lif1.lif"), ("sinabs", plain, "1")):
+        path = written(tmp_path, nodes)
+        with h5py.File(path, "r+") as file:
+            del file["version"]
+            file["version"] = "0.2"
+            place = "lif1/nodes/lif" if tool == "snntorch" else "1"
+            del file[f"node/nodes/{place}/v_reset"]
+        network = nirfile.read(path)
+        assert tool_of(network) == tool
+        assert network.populations == (name,)
+        assert network.neuron(name).reset == "subtract"
+        assert reference.run(network, frames_of(IN)).output.any()

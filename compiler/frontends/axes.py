@@ -77,8 +77,8 @@ def of(graph: fx.Graph, root: nn.Module, folded: set[fx.Node]) -> Axes:
         UnsupportedError: D2E-LAYER-005 where two layers take different axes.
     """
     needs = {node: _need(module) for node in graph.nodes if (module := _module(node, root)) is not None}
-    names = {dotted(type(root.get_submodule(str(node.target)))): node for node in needs}
-    framework = next((name.partition(".")[0] for name in names if name in _AXES), None)
+    named = (_named(module) for node in needs if (module := _module(node, root)) is not None)
+    framework = next((name.partition(".")[0] for name in named if name is not None), None)
     if framework is None:
         return Axes()
     layouts = _LAYOUTS[framework]
@@ -140,9 +140,14 @@ def _shift(node: fx.Node, module: nn.Module | None) -> int:
     return 1 if name == "unflatten" and given[:1] == [0] else 0
 
 
+def _named(module: nn.Module) -> str | None:
+    """The class of a framework by which a module takes axes."""
+    return next((path for cls in type(module).__mro__ if (path := dotted(cls)) in _AXES), None)
+
+
 def _need(module: nn.Module) -> int | None:
-    need = next((_AXES[path] for cls in type(module).__mro__ if (path := dotted(cls)) in _AXES), None)
-    return 1 if need is None and isinstance(module, _FRAMES) else need
+    name = _named(module)
+    return _AXES[name] if name is not None else 1 if isinstance(module, _FRAMES) else None
 
 
 def _contradiction(node: fx.Node, layouts: Mapping[int, str], need: int, given: int) -> Exception:

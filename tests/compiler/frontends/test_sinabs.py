@@ -134,6 +134,15 @@ def test_parameters(layer: nn.Module) -> None:
     agrees(nn.Sequential(dense(12, 20), layer), (12,), "batch-time")
 
 
+class Own(sl.IAFSqueeze):
+    """A layer of the user's own that keeps sinabs' forward."""
+
+
+def test_subclasses() -> None:
+    torch.manual_seed(0)
+    agrees(nn.Sequential(dense(12, 20), Own(batch_size=3)), (12,), "squeezed")
+
+
 def test_per_channel_thresholds() -> None:
     model = conv(batch_size=1)
     model[1] = sl.IAFSqueeze(batch_size=1, spike_threshold=torch.linspace(0.5, 2, 6).reshape(1, 6, 1, 1))

@@ -188,9 +188,9 @@ def _over_time(calls: list[torch.Tensor], batch: int, steps: int, layout: Layout
     folded = layout == "batch-time" and whole.ndim == len(shape) + 1  # a squeezed layer in a model of frames over time
     if layout == "squeezed" or folded:
         whole = whole.reshape(batch, steps, *whole.shape[1:])
-    elif layout in ("step", "image") or whole.ndim == len(shape) + 1:  # called step by step, and there is one step
+    elif whole.ndim == len(shape) + 1:  # called step by step, and there is one step
         whole = whole[:, None]
-    elif layout == "time-batch":
+    elif layout in ("time-batch", "image"):
         whole = whole.transpose(0, 1)
     return np.asarray(whole.numpy())
 

@@ -26,11 +26,12 @@ from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import neuron_refusal, option_refusal, refusal
 from d2e.compiler.frontends.spikingjelly_refused import REFUSED_LAYERS, REFUSED_NEURONS
 from d2e.compiler.frontends.tensors import Row, array, dotted, required, weights
-from d2e.ir.nodes import Array, Scale, real
+from d2e.ir.nodes import Array, Delay, Scale, real
 
 _NEURON = "spikingjelly.activation_based.neuron"
 _LAYER = "spikingjelly.activation_based.layer"
 _STATELESS = f"{_LAYER}.stateless_wrapper"
+_DELAY = f"{_LAYER}.misc.Delay"
 _MULTI_STEP, _SEQ_TO_ANN, _STEP_MODE, _ELEMENT_WISE, _LINEAR = (
     f"{_LAYER}.container.{name}Container"
     for name in ("MultiStep", "SeqToANN", "StepMode", "ElementWiseRecurrent", "LinearRecurrent")
@@ -166,6 +167,20 @@ def _integer(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
 # --------------------------------------------------------------------------- layers and containers
 
 
+def _delay(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    return build.add(name, Delay(steps=module.delay_steps), flow) if module.delay_steps else flow
+
+
+def _voting(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    """``layer.VotingLayer``: the means of ``voting_size`` neighbours."""
+    if len(flow.shape) != 1:
+        raise option_refusal(f"votes over frames of shape {list(flow.shape)}", name, "Put a Flatten before it.")
+    size = int(module.voting_size)
+    means = np.kron(np.eye(flow.shape[0] // size), np.full((1, size), 1 / size))
+    missing = np.zeros((len(means), flow.shape[0] - means.shape[1]))
+    return layers.linear(build, name, flow, np.hstack([means, missing]), None)
+
+
 def _flatten(build: Builder, name: str, module: nn.Flatten, flow: Flow) -> Flow:
     """``layer.Flatten`` counts the batch of a single step in both step modes, ``nn.Flatten`` the time too."""
     return layers.flatten(build, name, flow, module.start_dim, module.end_dim, 1)
@@ -240,7 +255,7 @@ NEURONS: dict[str, Row] = {
 }
 STATEFUL: dict[str, Row] = {**NEURONS, **REFUSED_NEURONS, _ELEMENT_WISE: _element_wise, _LINEAR: _linear_recurrent}
 ROWS: dict[str, Row] = {
-    **STATEFUL, f"{_STATELESS}.Flatten": _flatten, **REFUSED_LAYERS,
+    **STATEFUL, f"{_STATELESS}.Flatten": _flatten, f"{_LAYER}.misc.VotingLayer": _voting, _DELAY: _delay, **REFUSED_LAYERS,
 }
 """Dotted class name -> row."""
 LIKE_TORCH: dict[str, str] = {
@@ -304,4 +319,4 @@ def _modes(module: nn.Module, path: str, inside: bool) -> Iterator[tuple[str, st
 
 
 def _remembers(module: nn.Module) -> bool:
-    return any(dotted(cls) in STATEFUL for cls in type(module).__mro__)
+    return any(dotted(cls) in {*STATEFUL, _DELAY} for cls in type(module).__mro__)

@@ -54,7 +54,7 @@ _NO_LAYERS = (
     "stateless_wrapper.WSConv2d stateless_wrapper.WSLinear bn.BatchNorm3d bn.NeuNorm "
     "bn.ThresholdDependentBatchNorm1d bn.ThresholdDependentBatchNorm2d bn.TemporalEffectiveBatchNorm1d "
     "bn.TemporalEffectiveBatchNorm2d bn.BatchNormThroughTime1d bn.BatchNormThroughTime2d dropout.DropConnectLinear "
-    "misc.SynapseFilter misc.VotingLayer misc.Delay misc.SpikeCountToBinary misc.TemporalBinSum "
+    "misc.SynapseFilter misc.SpikeCountToBinary misc.TemporalBinSum "
     "container.TLastSeqToANNContainer container.TLastMultiStepContainer attention.TemporalWiseAttention "
     "attention.MultiDimensionalAttention attention.SpikingSelfAttention attention.QKAttention "
     "attention.TokenQKAttention attention.ChannelQKAttention attention.SpikeDrivenSelfAttention "

@@ -19,7 +19,7 @@ from nirtorch.torch_tracer import NIRTorchTracer
 from torch import fx, nn
 from torch.nn import functional
 
-from d2e.compiler.frontends import axes, layers
+from d2e.compiler.frontends import axes, images, layers
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.modules import calls_by_itself, calls_by_step, is_stateful, layout_of, row_of
 from d2e.compiler.frontends.refusals import refusal
@@ -86,7 +86,11 @@ def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout:
     found = axes.of(graph, module, {node for node, (scope, _) in tracer.where.items() if scope == axes.WRAPPED})
     if found.layout is not None:
         builder.metadata = {**builder.metadata, LAYOUT: found.layout}
-    ends = axes.readout(graph, found)
+    over_time = layout == "time-batch"
+    if over_time and (steps := images.shown(graph, module)) is not None:
+        builder.metadata = {**builder.metadata, LAYOUT: "image"}
+        builder.nodes["input"] = replace(source, time_steps=source.time_steps or steps)
+    ends = axes.readout(graph, axes.Axes(time=0, before=dict.fromkeys(graph.nodes, 2)) if over_time else found)
     return GraphReader(module, tracer.where, builder, before=found.before).read(graph, readout or ends or "count")
 
 
@@ -327,7 +331,10 @@ class GraphReader:
         """Flatten; a ``forward`` around neurons counts batch and time, unless it starts at axis 1."""
         scope = self.where[node][0]
         if self.before and scope != axes.WRAPPED:
-            return layers.flatten(self.build, name, flow, start, end, self.before[node])
+            leading = self.before[node.all_input_nodes[0]]
+            if (leading, start, end) == (2, 0, 1):
+                return flow
+            return layers.flatten(self.build, name, flow, start, end, leading)
         if scope == "steps" and node.all_input_nodes[0] not in self.folded:
             if (start, end) == (0, 1):
                 self.folded.add(node)
@@ -369,7 +376,8 @@ def _flatten(reader: GraphReader, name: str, node: fx.Node) -> Flow:
 def _unflatten(reader: GraphReader, name: str, node: fx.Node) -> Flow:
     """What folds time into the batch unfolds it: ``x.unflatten(0, (time, batch))``."""
     sizes = node.args[2] if len(node.args) == 3 else ()
-    if node.args[0] not in reader.folded or node.args[1] != 0 or not isinstance(sizes, Sequence) or len(sizes) != 2:
+    folded = node.args[0] in reader.folded or reader.before.get(node) == 2
+    if not folded or node.args[1] != 0 or not isinstance(sizes, Sequence) or len(sizes) != 2:
         raise refusal("an unflatten that does not give time and batch back", name)
     return reader.flow_of(node, name)
 

@@ -20,6 +20,7 @@ from d2e.compiler.frontends.against import ENOUGH, compare, spikes_of_source
 from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.tensors import dotted
 from d2e.compiler.frontends.torch_fx import from_torch
+from d2e.ir import reference
 from d2e.ir.errors import UnsupportedError, UsageError
 from d2e.ir.nodes import LIF
 
@@ -221,6 +222,55 @@ def test_a_forward_of_its_own(folding, mode):
     net = settle(Own(folding))
     functional.set_step_mode(net, mode)
     check(net, (2, 6, 8), LAYOUTS[mode], populations=["fire", "last"])
+
+
+class Shown(nn.Module):
+    """An image at every step, the mean of the spikes at the end: SpikingJelly's conv_fashion_mnist.py without its maxima."""
+
+    def __init__(self, show, end="mean"):
+        super().__init__()
+        self.conv_fc = nn.Sequential(
+            layer.Conv2d(1, 6, 3, padding=1, bias=False), layer.BatchNorm2d(6), neuron.IFNode(), layer.AvgPool2d(2, 2),
+            layer.Flatten(), layer.Linear(96, 20, bias=False), neuron.IFNode(0.5), layer.VotingLayer(4),
+        )
+        functional.set_step_mode(self, "m")
+        self.still, self.show, self.end = nn.Conv2d(1, 1, 1), show, end
+
+    def forward(self, x):
+        if self.show == "expand":
+            x = x.unsqueeze(0).expand(7, -1, -1, -1, -1)
+        elif self.show == "expand to sizes":
+            x = torch.unsqueeze(x, 0).expand([7, x.shape[0], *(x.shape[i] for i in (1, 2, 3))])
+        else:
+            x = self.still(x).unsqueeze(dim=0).repeat(7, 1, 1, 1, 1)
+        x = self.conv_fc(x)
+        return x.mean(0) if self.end == "mean" else x.sum(dim=0) if self.end == "count" else x[-1]
+
+
+@pytest.mark.parametrize(("show", "end"), [("expand", "mean"), ("expand to sizes", "last"), ("repeat", "count")])
+def test_an_image_shown_by_the_model(show, end):
+    torch.manual_seed(15)
+    net = settle(Shown(show, end), 3.0)
+    image = np.random.default_rng(0).random((4, 1, 1, 8, 8), np.float32)
+    network = check(net, (1, 8, 8), "image", np.repeat(image, 7, axis=1), populations=["conv_fc.2", "conv_fc.6"])
+    assert network.input.time_steps == 7
+    assert network.output.readout == end
+    output = reference.run(network, np.repeat(image, 7, axis=1)).output
+    ours = {"mean": output.mean(1), "count": output.sum(1), "last": output[:, -1]}[end]
+    with torch.no_grad():
+        np.testing.assert_allclose(net(torch.as_tensor(image[:, 0])).numpy(), ours, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", LAYOUTS)
+def test_delays_and_votes(mode):
+    torch.manual_seed(16)
+    net = settle(nn.Sequential(
+        layer.Linear(9, 30), neuron.IFNode(), layer.Delay(2), layer.Linear(30, 20), neuron.IFNode(), layer.Delay(0),
+        layer.VotingLayer(3),
+    ))
+    functional.set_step_mode(net, mode)
+    network = check(net, (9,), LAYOUTS[mode])
+    assert network.output.shape == (6,)
 
 
 def test_containers_call_their_modules_step_by_step():

@@ -133,15 +133,15 @@ def spikes_of_source(model: nn.Module, network: Network, frames: Array) -> dict[
 
 def _samples(model: nn.Module, steps: int) -> int | None:
     """How many samples a model takes at once, where it is built for a number (sinabs: batch_size, num_timesteps)."""
-    for module in model.modules():
+    built: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "batch_size", None), int)]
+    for module in built:
         made_for = getattr(module, "num_timesteps", None)
         if isinstance(made_for, int) and made_for > 0 and made_for != steps:
             raise UsageError(
                 "D2E-AGAINST-003", f"a layer is built for {made_for} steps per sample, the frames have {steps}",
                 hint=f"Give --time-steps {made_for}, or build the model for {steps}.",
             )
-    sizes = [getattr(module, "batch_size", None) for module in model.modules()]
-    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    return next((size for module in built if (size := module.batch_size) > 0), None)
 
 
 @contextmanager

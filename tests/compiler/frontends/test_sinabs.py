@@ -204,7 +204,7 @@ def test_merged_branches() -> None:
 def test_a_network_that_sinabs_made_of_an_ann(reset: Any) -> None:
     torch.manual_seed(4)
     ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), sl.SumPool2d(2), nn.Flatten(), dense(36, 8), nn.ReLU())
-    made = sinabs_from_torch.from_model(ann, input_shape=(1, 8, 8), batch_size=1, reset_fn=reset)
+    made = sinabs_from_torch.from_model(ann, input_shape=(1, 8, 8), batch_size=1, reset_fn=reset, synops=True)
     found = agrees(made, (1, 8, 8), "squeezed")
     assert set(found.populations) == {"spiking_model.1", "spiking_model.5"}
 

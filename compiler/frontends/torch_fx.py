@@ -22,7 +22,7 @@ from torch.nn import functional
 from d2e.compiler.frontends import axes, images, layers
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.modules import calls_by_itself, calls_by_step, is_stateful, layout_of, row_of
-from d2e.compiler.frontends.refusals import refusal
+from d2e.compiler.frontends.refusals import option_refusal, refusal
 from d2e.compiler.frontends.tensors import LAYOUT
 from d2e.compiler.nn.containers import TimeFolded, has_neurons
 from d2e.ir.errors import D2EError, UnsupportedError, raise_findings
@@ -311,6 +311,11 @@ class GraphReader:
             )
         self.used.add(path)
         flow = self.flow_of(node, path)
+        if is_stateful(module) and node.all_input_nodes[0] in self.folded:
+            raise option_refusal(
+                "receives time folded into the batch, and would forget its state between steps", path,
+                "Give it [time, batch, …]: unflatten before it.",
+            )
         if axes.merges(module):
             return self.build.add_up(path, [flow, *(self.flows[n] for n in node.all_input_nodes[1:])])
         if axes.returns_state(module) and len(node.all_input_nodes) > 1:

@@ -469,6 +469,15 @@ def of(module, shape=(6,), mode=None):
     return lambda: from_torch(net, shape)
 
 
+class Folded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fire = neuron.IFNode(step_mode="m")
+
+    def forward(self, x):
+        return self.fire(x.flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[1]))
+
+
 class Clipped(neuron.LIFNode):
     """A charge of its own behind LIFNode's forward."""
 
@@ -545,6 +554,7 @@ REFUSALS = {
         "D2E-LAYER-005", "1", "step mode"),
     "neuron without a memory": (
         of(layer.SeqToANNContainer(nn.Linear(6, 6), neuron.IFNode())), "D2E-LAYER-005", "1.1", "forgets"),
+    "neuron on folded time": (lambda: from_torch(Folded(), (6,)), "D2E-LAYER-005", "fire", "forget"),
     "m within a container": (
         of(layer.MultiStepContainer(nn.Sequential(nn.Linear(6, 6), neuron.IFNode(step_mode="m")))),
         "D2E-LAYER-005", "1.0.1", "within a container"),

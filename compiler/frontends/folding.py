@@ -48,7 +48,7 @@ class NotTheInput(UnsupportedError):
 
 def trace_error(code: str, message: str, node: str | None, hint: str) -> UnsupportedError:
     """A fault of a model's time loop."""
-    return UnsupportedError(f"D2E-TRACE-{code}", message, node=node, hint=hint)
+    return UnsupportedError(code, message, node=node, hint=hint)
 
 
 @dataclass
@@ -122,14 +122,17 @@ class Step:
     def _neuron(self, call: Call, value: Value) -> Line:
         path = str(call.layer)
         if value.index and len(call.results) > 1:
-            raise trace_error("004", f"something else than {path} uses its state", path,
-                              "Hand a state only to the next call of its own neuron; use its spikes elsewhere.")
+            raise trace_error(
+                "D2E-TRACE-004", f"something else than {path} uses its state",
+                path, "Hand a state only to the next call of its own neuron; use its spikes elsewhere.",
+            )
         if call.number == self.number - 1:
             return Line(BEFORE, path)
         if call.number != self.number:
             raise trace_error(
-                "003", f"step {self.number} uses what {path} sent in step {call.number}", path,
-                "A step may use this step's spikes and those of the step before; neurons are called once per step.")
+                "D2E-TRACE-003", f"step {self.number} uses what {path} sent in step {call.number}",
+                path, "A step may use this step's spikes and those of the step before; neurons are called once per step.",
+            )
         self._check_states(call)
         return Line(LAYER, path, (self.ref(_frame(call)),))
 
@@ -145,8 +148,9 @@ class Step:
                 continue
             if len(before) < back or not state.holds(before[-back]):
                 raise trace_error(
-                    "004", f"{path} is given a state in step {call.number} that is not its own of the step before", path,
-                    "Hand on the state as the neuron returned it, and start from zeros.")
+                    "D2E-TRACE-004", f"{path} is given a state in step {call.number} that is not its own of the step before",
+                    path, "Hand on the state as the neuron returned it, and start from zeros.",
+                )
 
     def _function(self, call: Call, value: Value) -> Line | Ref:
         name = getattr(call.target, "__name__", str(call.target))
@@ -209,8 +213,9 @@ def check_alike(step: Step, end: Ref, last: Step, last_end: Ref) -> None:
         if _shape(mine) != _shape(other):
             path = next((line.target for line in (other, mine) if isinstance(line.target, str)), None)
             raise trace_error(
-                "003", f"step {step.number} computes something else than step {last.number}", path,
-                "Let every step do the same; start recurrent spikes from zeros instead of leaving them out.")
+                "D2E-TRACE-003", f"step {step.number} computes something else than step {last.number}",
+                path, "Let every step do the same; start recurrent spikes from zeros instead of leaving them out.",
+            )
         waiting += refs
 
 

@@ -76,16 +76,20 @@ def _run(module: nn.Module, source: Input, layout: str) -> _Run:
         except IndexError as error:
             reason: Exception = error
         except DependsOnData as error:
-            raise trace_error("001", f"the forward of {type(module).__name__} depends on data: {error}", None,
-                              "Write it without 'if' on tensors; sizes and numbers of steps are fine.") from None
+            raise trace_error(
+                "D2E-TRACE-001", f"the forward of {type(module).__name__} depends on data: {error}",
+                None, "Write it without 'if' on tensors; sizes and numbers of steps are fine.",
+            ) from None
         except UnsupportedError:
             raise
         except Exception as error:
             reason = error
             break
     text = f"{type(reason).__name__}: {reason}".partition("\n")[0]
-    raise trace_error("006", f"{type(module).__name__} cannot be run on frames {_shown(source, layout)}: {text}", None,
-                      "Check the input shape; take one tensor, and do not fix the batch size in forward.")
+    raise trace_error(
+        "D2E-TRACE-006", f"{type(module).__name__} cannot be run on frames {_shown(source, layout)}: {text}",
+        None, "Check the input shape; take one tensor, and do not fix the batch size in forward.",
+    )
 
 
 def _shown(source: Input, layout: str) -> str:
@@ -111,12 +115,16 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
     counts = [len(tape.calls[path]) for path, m in tape.leaves.items() if is_stateful(m) and tape.calls[path]]
     made = min(counts, default=0)
     if made < 2 or (layout == "step" and made != steps) or (layout != "image" and made > steps):
-        raise trace_error("006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}", None,
-                          "Call its neurons once per step.")
+        raise trace_error(
+            "D2E-TRACE-006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}",
+            None, "Call its neurons once per step.",
+        )
     for path, m in tape.leaves.items():
         if is_stateful(m) and any(v.shape[:1] != (_BATCH,) for call in tape.calls[path] for v in call.results):
-            raise trace_error("006", f"{path} receives no frames of {_BATCH} samples from {_shown(source, layout)}", path,
-                              "Index the input by the step: x[step], or x[:, step] with batch first.")
+            raise trace_error(
+                "D2E-TRACE-006", f"{path} receives no frames of {_BATCH} samples from {_shown(source, layout)}",
+                path, "Index the input by the step: x[step], or x[:, step] with batch first.",
+            )
         if is_stateful(m) and len(tape.calls[path]) not in (0, made):
             raise UnsupportedError(
                 "D2E-LAYER-007", f"the neuron {path} is used twice; its state would be shared", node=path,
@@ -155,11 +163,15 @@ def _fold(
     neurons = frozenset(path for path, m in tape.leaves.items() if is_stateful(m))
     result = readouts.chosen(tape, run.returned, neurons, steps)
     if result is None:
-        raise trace_error("005", f"{type(module).__name__} does not return what one layer sends over time", None,
-                          "Return the output spikes (or membranes) of every step: torch.stack(spk_rec), or their sum.")
+        raise trace_error(
+            "D2E-TRACE-005", f"{type(module).__name__} does not return what one layer sends over time",
+            None, "Return the output spikes (or membranes) of every step: torch.stack(spk_rec), or their sum.",
+        )
     for path in sorted(tape.changed & neurons):
-        raise trace_error("004", f"the loop changes a state of {path} in place", path,
-                          "Leave the states to their neuron; reset them before the loop.")
+        raise trace_error(
+            "D2E-TRACE-004", f"the loop changes a state of {path} in place",
+            path, "Leave the states to their neuron; reset them before the loop.",
+        )
     last, end = _folded(run, neurons, result)
     if source.time_steps is None and (run.fixed or layout == "image"):
         source = replace(source, time_steps=steps)
@@ -259,11 +271,15 @@ def _with_membrane(network: Network, name: str) -> Network:
     """The network whose last neuron sends its membrane."""
     node = network.neuron(name)
     if node.reset != "none":
-        raise trace_error("005", f"the model returns the membrane of {name}, which its spikes reset", name,
-                          "Return its spikes, or give it reset_mechanism='none' to read its membrane.")
+        raise trace_error(
+            "D2E-TRACE-005", f"the model returns the membrane of {name}, which its spikes reset",
+            name, "Return its spikes, or give it reset_mechanism='none' to read its membrane.",
+        )
     if [e.target for e in network.outgoing[name]] != list(network.outputs):
-        raise trace_error("005", f"the model returns the membrane of {name}, whose spikes go on to other layers", name,
-                          "Return its spikes, or end with a neuron that nothing else reads.")
+        raise trace_error(
+            "D2E-TRACE-005", f"the model returns the membrane of {name}, whose spikes go on to other layers",
+            name, "Return its spikes, or end with a neuron that nothing else reads.",
+        )
     decay_syn, decay_mem = node.decays
     keep: dict[str, Any] = {k: v for k, v in (("decay_mem", decay_mem), ("decay_syn", decay_syn)) if v is not None}
     readout: Neuron = LI(shape=node.shape, gain=node.gain, bias=node.bias, v_init=node.v_init, **keep)

@@ -7,6 +7,7 @@ import pytest
 import snntorch as snn
 import torch
 from snntorch import spikegen, utils
+from spikingjelly.activation_based import layer, neuron
 from torch import nn
 from torch.nn import functional
 
@@ -560,3 +561,33 @@ def test_other_readouts_are_refused(how):
         from_torch(Read(OTHER_READOUTS[how], stack=how != "leaky sum"), (6,))
     assert caught.value.code in ("D2E-TRACE-005", "D2E-TRACE-003")
     assert caught.value.findings[0].hint
+
+
+class Rates(nn.Module):
+    """SpikingJelly's tutorial: an image shown for some steps, the firing rate returned."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            layer.Linear(6, 20), neuron.IFNode(), layer.Linear(20, 4), neuron.IFNode(v_threshold=0.5))
+        with torch.no_grad():
+            self.layers[0].weight *= 4
+
+    def forward(self, x):
+        rate = 0.0
+        for _ in range(25):
+            rate += self.layers(x)
+        return rate / 25
+
+
+def test_cells_of_another_framework():
+    """Their states stay inside."""
+    model = Rates()
+    network = from_torch(model, (6,))
+    assert network.metadata["layout"] == "image"
+    assert (network.input.time_steps, network.output.readout) == (25, "count")
+    frames = np.repeat((np.random.default_rng(0).random((5, 1, 6)) < 0.5).astype(float), 25, axis=1)
+    found = against.compare(model, network, frames)
+    assert found.agreement >= against.ENOUGH, found.first
+    assert all(theirs > 50 for theirs, _ in found.spikes.values())

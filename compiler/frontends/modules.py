@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from d2e.compiler.frontends import layers, norse, sinabs, snntorch, spikingjelly
+from d2e.compiler.frontends import layers, norse, sinabs, snntorch, spikingjelly, spikingjelly_modes
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import Row, array, required, weights
@@ -128,7 +128,7 @@ def is_stateful(module: nn.Module) -> bool:
 
 def layout_of(module: nn.Module) -> str | None:
     """How a framework's module takes frames (`tensors.LAYOUT`); None: as d2e's do."""
-    return spikingjelly.layout(module)
+    return spikingjelly_modes.layout(module)
 
 
 def calls_by_step(module: nn.Module) -> bool:

@@ -14,8 +14,8 @@ with r = v_reset, or 0 where it is None (soft reset). ``v`` starts at ``v_reset`
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +29,11 @@ from d2e.compiler.frontends.tensors import Row, array, dotted, required, weights
 from d2e.ir.nodes import Array, Delay, Scale, real
 
 _NEURON = "spikingjelly.activation_based.neuron"
-_LAYER = "spikingjelly.activation_based.layer"
-_STATELESS = f"{_LAYER}.stateless_wrapper"
-_DELAY = f"{_LAYER}.misc.Delay"
-_MULTI_STEP, _SEQ_TO_ANN, _STEP_MODE, _ELEMENT_WISE, _LINEAR = (
-    f"{_LAYER}.container.{name}Container"
+LAYER = "spikingjelly.activation_based.layer"
+_STATELESS = f"{LAYER}.stateless_wrapper"
+DELAY = f"{LAYER}.misc.Delay"
+MULTI_STEP, SEQ_TO_ANN, STEP_MODE, _ELEMENT_WISE, _LINEAR = (
+    f"{LAYER}.container.{name}Container"
     for name in ("MultiStep", "SeqToANN", "StepMode", "ElementWiseRecurrent", "LinearRecurrent")
 )
 _STEP = (
@@ -255,7 +255,7 @@ NEURONS: dict[str, Row] = {
 }
 STATEFUL: dict[str, Row] = {**NEURONS, **REFUSED_NEURONS, _ELEMENT_WISE: _element_wise, _LINEAR: _linear_recurrent}
 ROWS: dict[str, Row] = {
-    **STATEFUL, f"{_STATELESS}.Flatten": _flatten, f"{_LAYER}.misc.VotingLayer": _voting, _DELAY: _delay, **REFUSED_LAYERS,
+    **STATEFUL, f"{_STATELESS}.Flatten": _flatten, f"{LAYER}.misc.VotingLayer": _voting, DELAY: _delay, **REFUSED_LAYERS,
 }
 """Dotted class name -> row."""
 LIKE_TORCH: dict[str, str] = {
@@ -264,59 +264,12 @@ LIKE_TORCH: dict[str, str] = {
     f"{_STATELESS}.Conv2d": "torch.nn.modules.conv.Conv2d",
     f"{_STATELESS}.AvgPool2d": "torch.nn.modules.pooling.AvgPool2d",
     f"{_STATELESS}.AdaptiveAvgPool2d": "torch.nn.modules.pooling.AdaptiveAvgPool2d",
-    f"{_LAYER}.bn.BatchNorm1d": "torch.nn.modules.batchnorm.BatchNorm1d",
-    f"{_LAYER}.bn.BatchNorm2d": "torch.nn.modules.batchnorm.BatchNorm2d",
-    f"{_LAYER}.misc.PrintShapeModule": "torch.nn.modules.linear.Identity",
-    f"{_LAYER}.dropout.Dropout": "torch.nn.modules.dropout.Dropout",
-    f"{_LAYER}.dropout.Dropout2d": "torch.nn.modules.dropout.Dropout2d",
+    f"{LAYER}.bn.BatchNorm1d": "torch.nn.modules.batchnorm.BatchNorm1d",
+    f"{LAYER}.bn.BatchNorm2d": "torch.nn.modules.batchnorm.BatchNorm2d",
+    f"{LAYER}.misc.PrintShapeModule": "torch.nn.modules.linear.Identity",
+    f"{LAYER}.dropout.Dropout": "torch.nn.modules.dropout.Dropout",
+    f"{LAYER}.dropout.Dropout2d": "torch.nn.modules.dropout.Dropout2d",
 }
 """Layers of one step that compute what torch's do; the step mode only says how many axes stand in front."""
-CONTAINERS = (_MULTI_STEP, _SEQ_TO_ANN, _STEP_MODE)
+CONTAINERS = (MULTI_STEP, SEQ_TO_ANN, STEP_MODE)
 """Sequences that call their modules with the frames of one step."""
-_ANY_MODE = {f"{_LAYER}.{name}" for name in (
-    "stateless_wrapper.Linear", "dropout.Dropout", "dropout.Dropout2d", "misc.PrintShapeModule",
-)}
-_KNOWN = {*ROWS, *LIKE_TORCH, *CONTAINERS} - _ANY_MODE
-
-
-def layout(module: nn.Module) -> Literal["step", "time-batch"] | None:
-    """How a model of SpikingJelly takes frames: [batch, ...] per step, or [time, batch, ...]; None: it is none.
-
-    Raises:
-        UnsupportedError: D2E-LAYER-005 where its modules are in different step modes.
-    """
-    found: dict[str, str] = {}
-    for mode, path in _modes(module, "", False):
-        first = next(iter(found), mode)
-        if mode != first:
-            raise option_refusal(
-                f"is in step mode {mode!r}, and {found[first] or 'the model'} in step mode {first!r}", path,
-                "Set all modules alike: functional.set_step_mode(model, 'm').",
-            )
-        found.setdefault(mode, path)
-    return None if not found else "time-batch" if "m" in found else "step"
-
-
-def _modes(module: nn.Module, path: str, inside: bool) -> Iterator[tuple[str, str]]:
-    """(step mode, path) of what minds it, without what containers call step by step."""
-    name = next((key for cls in type(module).__mro__ if (key := dotted(cls)) in _KNOWN), "")
-    mode = "m" if name in (_MULTI_STEP, _SEQ_TO_ANN) else getattr(module, "step_mode", "")
-    if name and inside and mode == "m":
-        raise option_refusal(
-            "is in step mode 'm' within a container that calls it once per step", path, "Set its step_mode to 's'."
-        )
-    if name and mode and not inside:
-        yield mode, path
-    at_once = name == _SEQ_TO_ANN or (name == _STEP_MODE and mode == "m" and not module.stateful)
-    if at_once and (lost := next((p for p, m in module.named_modules() if _remembers(m)), "")):
-        raise option_refusal(
-            "forgets its state between steps: its container takes all steps for one batch", f"{path}.{lost}".strip("."),
-            "Put neurons into a MultiStepContainer, or beside the container.",
-        )
-    if name not in ROWS:
-        for key, child in module.named_children():
-            yield from _modes(child, f"{path}.{key}".strip("."), inside or name in CONTAINERS)
-
-
-def _remembers(module: nn.Module) -> bool:
-    return any(dotted(cls) in {*STATEFUL, _DELAY} for cls in type(module).__mro__)

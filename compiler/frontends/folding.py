@@ -134,7 +134,7 @@ class Step:
                 path, "A step may use this step's spikes and those of the step before; neurons are called once per step.",
             )
         self._check_states(call)
-        return Line(LAYER, path, (self.ref(_frame(call)),))
+        return Line(LAYER, path, tuple(self.ref(value) for value in values_in(call.frame)))
 
     def _check_states(self, call: Call) -> None:
         """The states a neuron is given are its own of the step before, or zeros in the first."""
@@ -183,10 +183,6 @@ class Step:
         if isinstance(thing, (list, tuple)):
             return tuple(self._argument(x) for x in thing)
         return thing
-
-
-def _frame(call: Call) -> Value:
-    return next(values_in((call.arguments, call.named)))
 
 
 def _place(value: Value) -> str:

@@ -50,8 +50,8 @@ def read(module: nn.Module, source: Input, facts: Mapping[str, Any], readout: st
         readout: None: what the model does.
 
     Raises:
-        UnsupportedError: D2E-TRACE-001 it cannot be run or depends on data, -003 its steps are not alike, -004 a state is
-            used by something else, -005 what it returns is no result over time; and those of `from_torch`.
+        UnsupportedError: D2E-TRACE-001 it depends on data, -003 its steps are not alike, -004 a state is used by something
+            else, -005 what it returns is no result over time, -006 it cannot be run; and those of `from_torch`.
     """
     failures: list[tuple[int, UnsupportedError]] = []
     for layout in _LAYOUTS:
@@ -114,7 +114,11 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
         returned = [tape.values_of(module(entry)) for entry in shown]
     counts = [len(tape.calls[path]) for path, m in tape.leaves.items() if is_stateful(m) and tape.calls[path]]
     made = min(counts, default=0)
-    if made < 2 or (layout == "step" and made != steps) or (layout != "image" and made > steps):
+    if layout != "image" and made > steps:
+        raise NotTheInput(
+            "D2E-LAYER-007", f"every neuron is used {made} times in {steps} steps; its state would be shared",
+            hint="Make one neuron for each place.")
+    if made < 2 or (layout == "step" and made != steps):
         raise trace_error(
             "D2E-TRACE-006", f"{type(module).__name__} has no loop over time in frames {_shown(source, layout)}",
             None, "Call its neurons once per step.",
@@ -136,7 +140,7 @@ def _recorded(module: nn.Module, source: Input, layout: str, steps: int) -> _Run
 def _is_leaf(module: nn.Module, path: str) -> bool:
     container = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
     torchs = type(module).__module__.startswith("torch.nn") and not container
-    return bool(path) and (torchs or row_of(module) is not None or axes.is_layer(module))
+    return bool(path) and (torchs or row_of(module) is not None or is_stateful(module) or axes.is_layer(module))
 
 
 @contextmanager

@@ -61,7 +61,8 @@ class Call:
     Attributes:
         target: the path of the layer, or the function.
         arguments: by position and by name, tensors as `Value`.
-        states: of a layer: what it was given after the frame, one entry per parameter of its ``forward``.
+        frame: of a layer: the first parameter of its ``forward``.
+        states: of a layer: what it was given after the frame, one entry per parameter.
         results: its tensors, in order.
         number: how many calls of this layer were before it (of a function: 0).
         order: how many calls of all were before it.
@@ -70,6 +71,7 @@ class Call:
     target: Any
     arguments: tuple[Any, ...]
     named: dict[str, Any]
+    frame: Any = None
     states: list[Any] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     number: int = 0
@@ -154,7 +156,7 @@ class Tape(TorchFunctionMode):
             if not self._inside:
                 given, named = self._swap((args, kwargs))
                 call = Call(path, given, named, number=len(self.calls[path]))
-                call.states = _states(module, call.arguments, call.named)
+                call.frame, *call.states = _given(module, call.arguments, call.named)
                 entered.append(call)
             self._inside += 1
 
@@ -220,14 +222,14 @@ def creates(call: Call) -> bool:
     return getattr(call.target, "__name__", "") in _CREATORS or next(values_in((call.arguments, call.named)), None) is None
 
 
-def _states(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """What a layer is given after the frame, missing ones as None."""
+def _given(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a layer is given, in the order of its parameters, missing ones as None."""
     try:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
     except TypeError:
-        return [*args[1:], *kwargs.values()]
+        return [*args, *kwargs.values()]
     bound.apply_defaults()
-    return list(bound.arguments.values())[1:]
+    return list(bound.arguments.values()) or [None]
 
 
 def _tensors(thing: Any) -> Iterator[Tensor]:

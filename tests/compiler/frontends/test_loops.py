@@ -149,6 +149,19 @@ class OneStep(Base):
         return self.lif2(self.fc2(self.lif1(self.fc1(x))))
 
 
+class Named(Base):
+    """Everything by name, in another order."""
+
+    def forward(self, x):
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        rec = []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(mem=mem1, input_=self.fc1(input=x[step]))
+            spk2, mem2 = self.lif2(mem=mem2, input_=torch.add(self.fc2(spk1), other=0.5 * self.fc2(spk1)))
+            rec.append(spk2)
+        return torch.stack(tensors=rec, dim=1)
+
+
 class HiddenLoop(OneStep):
     """utils.reset and states inside."""
 
@@ -226,7 +239,7 @@ MODELS = {
     "batch first": (BatchFirst, "batch-time", None, "count"), "iterated": (Iterated, "batch-time", None, "mean"),
     "static": (Static, "image", 30, "count"), "hoisted": (Hoisted, "image", 30, "count"),
     "counted": (Counted, "time-batch", 50, "count"), "last": (Last, "time-batch", None, "last"),
-    "lists": (Lists, "time-batch", None, "count"),
+    "named": (Named, "time-batch", None, "count"), "lists": (Lists, "time-batch", None, "count"),
     "one step": (OneStep, "step", None, "count"), "hidden": (HiddenLoop, "time-batch", None, "count"),
     "sequential": (sequential, "step", None, "count"), "around sequential": (AroundSequential, "time-batch", None, "count"),
     "fed back": (FedBack, "time-batch", None, "count"), "fed back plain": (FedBackPlain, "time-batch", None, "count"),
@@ -406,6 +419,36 @@ class Twice(Base):
         return torch.stack(rec)
 
 
+class TwiceAll(Base):
+    """One neuron for both layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif2 = self.lif1
+        self.fc2 = nn.Linear(20, 20)
+
+    def forward(self, x):
+        rec = []
+        for step in range(x.size(0)):
+            spk1, _ = self.lif1(self.fc1(x[step]))
+            spk2, _ = self.lif2(self.fc2(spk1))
+            rec.append(spk2)
+        return torch.stack(rec)
+
+
+class OwnLeaky(snn.Leaky):
+    def forward(self, input_, mem=None):
+        return super().forward(2 * input_, mem)
+
+
+class OwnStep(TimeFirst):
+    """A neuron whose step is the user's."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif1 = OwnLeaky(beta=0.9)
+
+
 class Pooled(Base):
     def forward(self, x):
         mem1, mem2, rec = None, None, []
@@ -472,6 +515,7 @@ class BurnIn(Base):
 
 
 REFUSED = {
+    TwiceAll: ("D2E-LAYER-007", "used 10 times in 5 steps"), OwnStep: ("D2E-LAYER-006", "cannot compile OwnLeaky"),
     Encoded: ("D2E-LAYER-009", "makes spikes of real values"), Classes: ("D2E-TRACE-005", "does not return"),
     BurnIn: ("D2E-TRACE-005", "does not return"),
     MembraneOfSpikes: ("D2E-TRACE-005", "which its spikes reset"), Trace: ("D2E-TRACE-003", "sent in step"),

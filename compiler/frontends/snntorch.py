@@ -17,22 +17,24 @@ from torch import nn
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.refusals import neuron_refusal, option_refusal
-from d2e.compiler.frontends.tensors import LAYOUT, Row, array, required, weights
+from d2e.compiler.frontends.tensors import LAYOUT, Row, array, fitted, weights
 from d2e.ir.nodes import Array, Scale
 
 _TWICE = (
     "after a reset that leaves the membrane above the threshold, snnTorch's reset_delay=False fires again only above twice "
     "the threshold; d2e fires above it: the same where no membrane passes twice the threshold (d2e check --against-source)"
 )
+_RESETS = (("_base_sub", "subtract"), ("_base_zero", "zero"), ("_base_int", "none"))
+"""By ``reset_mechanism_val``: the function that a neuron chose when it was built, and the reset's name."""
 _PROBE = (-1.0, -1e-3, 0.0, 1e-3, 1.0)
 
 
 def _leaky(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
-    return _neuron(build, name, module, flow, "lif", {"decay_mem": _decay(module.beta, name)})
+    return _neuron(build, name, module, flow, "lif", {"decay_mem": _decay(module.beta, name, flow)})
 
 
 def _synaptic(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
-    decays = {"decay_mem": _decay(module.beta, name), "decay_syn": _decay(module.alpha, name)}
+    decays = {"decay_mem": _decay(module.beta, name, flow), "decay_syn": _decay(module.alpha, name, flow)}
     return _neuron(build, name, module, flow, "cuba_lif", decays)
 
 
@@ -40,7 +42,7 @@ def _lapicque(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     """mem <- (1 - dt / RC) mem + dt / C input, the factors in the module's precision."""
     gain = module.R * (1 / (module.R * module.C)) * module.time_step
     decay = 1 - module.time_step / (module.R * module.C)
-    values = {"decay_mem": required(decay, name), "gain": required(gain, name)}
+    values = {"decay_mem": fitted(decay, name, flow.shape), "gain": fitted(gain, name, flow.shape)}
     if (values["decay_mem"] < 0).any() or not (values["gain"] > 0).all():
         raise option_refusal(
             f"keeps {float(np.min(values['decay_mem'])):g} of the membrane per step (1 - time_step / RC), and takes "
@@ -75,11 +77,11 @@ def _back(build: Builder, name: str, layer: Any, flow: Flow) -> Flow:
             build, name, flow, weights(layer.weight, name), array(layer.bias, name), stride=layer.stride,
             padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
         )
-    return build.add(name, Scale(scale=required(layer.V, name)), flow)
+    return build.add(name, Scale(scale=fitted(layer.V, name, flow.shape)), flow)
 
 
-def _decay(value: torch.Tensor, name: str) -> Array:
-    return np.clip(required(value, name), 0.0, 1.0)
+def _decay(value: torch.Tensor, name: str, flow: Flow) -> Array:
+    return np.clip(fitted(value, name, flow.shape), 0.0, 1.0)
 
 
 def _neuron(
@@ -88,8 +90,8 @@ def _neuron(
     """One population; the threshold, the reset and the payload are the same in all."""
     _check(name, module)
     build.metadata = {**build.metadata, LAYOUT: "step"}
-    values = {**decays, "threshold": required(module.threshold, name)}
-    values["amplitude"] = required(module.graded_spikes_factor, name)
+    values = {**decays, "threshold": fitted(module.threshold, name, flow.shape)}
+    values["amplitude"] = fitted(module.graded_spikes_factor, name, flow.shape)
     rules = _rules(module)
     if (rules["reset"], rules["reset_when"]) == ("subtract", "same"):
         warning = {"code": "D2E-LAYER-011", "message": _TWICE, "node": name}
@@ -98,8 +100,8 @@ def _neuron(
 
 
 def _rules(module: Any) -> dict[str, Any]:
-    """Our step's options for a reset; ``reset_mechanism_val`` is the one that a checkpoint restores."""
-    reset = ("subtract", "zero", "none")[int(module.reset_mechanism_val)]
+    """Our step's options for a reset."""
+    reset = _RESETS[int(module.reset_mechanism_val)][1]
     kind = type(module).__name__
     delayed = getattr(module, "reset_delay", True) or kind == "RSynaptic"  # which ignores reset_delay=False
     rules: dict[str, Any] = {"reset": reset, "fire": "gt", "reset_when": "next"}
@@ -125,6 +127,11 @@ def _check(name: str, module: Any) -> None:
     if not (module.threshold > 0).all():
         raise option_refusal(f"fires above a threshold of {float(module.threshold.min()):g}", name,
                              "Train with thresholds above 0; add a bias instead.")
+    if module.state_function.__name__ != (own := _RESETS[int(module.reset_mechanism_val)])[0]:
+        raise option_refusal(
+            f"was built with another reset_mechanism than {own[1]!r}, and snnTorch goes on with part of it", name,
+            "Build the neuron with the reset_mechanism it is to have; loading weights or setting it later is not enough.",
+        )
     with torch.no_grad():
         sent = module.spike_grad(torch.tensor(_PROBE, dtype=module.threshold.dtype)).tolist()
     if sent != [0.0, 0.0, 0.0, 1.0, 1.0]:

@@ -106,6 +106,7 @@ def test_a_reset_in_the_same_step(kind, reset):
 
 OPTIONS = {
     "beta per neuron": lambda: snntorch.Leaky(beta=PER_NEURON),
+    "beta with a batch axis": lambda: snntorch.Leaky(beta=PER_NEURON[None], threshold=PER_NEURON[None] + 0.2),
     "learnable": lambda: snntorch.Leaky(beta=torch.tensor(0.7), learn_beta=True, threshold=0.8, learn_threshold=True),
     "beta above 1": lambda: snntorch.Leaky(beta=1.3),
     "beta below 0": lambda: snntorch.Leaky(beta=-0.2),
@@ -232,11 +233,18 @@ def test_trained_models(kind):
     assert model.training
 
 
+def reset_later():
+    lif = snntorch.Leaky(beta=0.9)
+    lif.reset_mechanism = "zero"
+    return lif
+
+
 REFUSED = {
     "inhibition": (lambda: snntorch.Leaky(beta=0.9, inhibition=True), "D2E-LAYER-005", "inhibition"),
     "state_quant": (lambda: snntorch.Leaky(beta=0.9, state_quant=torch.round), "D2E-LAYER-005", "state_quant"),
     "forward of the surrogate": (
         lambda: snntorch.Leaky(beta=0.9, spike_grad=torch.sigmoid), "D2E-LAYER-005", "spike_grad sends"),
+    "reset changed later": (lambda: reset_later(), "D2E-LAYER-005", "another reset_mechanism than 'zero'"),
     "alpha": (lambda: snntorch.Alpha(alpha=0.9, beta=0.8), "D2E-LAYER-008", "two synaptic currents"),
     "lstm": (lambda: snntorch.SLSTM(16, 16), "D2E-LAYER-008", "gates"),
     "negative decay": (lambda: snntorch.Lapicque(beta=0.2), "D2E-LAYER-005", "1 - time_step / RC"),

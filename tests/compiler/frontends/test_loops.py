@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from snntorch import spikegen, utils
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
@@ -635,3 +637,61 @@ def test_cells_of_another_framework():
     found = against.compare(model, network, frames)
     assert found.agreement >= against.ENOUGH, found.first
     assert all(theirs > 50 for theirs, _ in found.spikes.values())
+
+
+class Wired(nn.Module):
+    """Layers with random wires between them: forward in the same step, back from the step before."""
+
+    def __init__(self, seed, layers, wires, resets):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.count, self.wires = layers, wires
+        self.first = nn.Linear(6, 8)
+        self.lifs = nn.ModuleList(
+            snn.Leaky(beta=0.7 + 0.05 * i, threshold=0.6, reset_mechanism=resets[i % len(resets)]) for i in range(layers))
+        self.between = nn.ModuleDict({f"{a}to{b}": nn.Linear(8, 8, bias=a < b) for a, b in wires})
+        with torch.no_grad():
+            self.first.weight *= 3
+            for layer in self.between.values():
+                layer.weight *= 2
+
+    def forward(self, x):
+        states = [lif.reset_mem() for lif in self.lifs]
+        before = [torch.zeros(x.size(1), 8) for _ in self.lifs]
+        rec = []
+        for frame in x:
+            sent = []
+            for i, lif in enumerate(self.lifs):
+                current = self.first(frame)
+                for a, b in self.wires:
+                    if b == i:
+                        current = current + self.between[f"{a}to{b}"](sent[a] if a < i else before[a])
+                spk, states[i] = lif(current, states[i])
+                sent.append(spk)
+            before = sent
+            rec.append(sent[-1])
+        return torch.stack(rec)
+
+
+@st.composite
+def wirings(draw):
+    layers = draw(st.integers(1, 4))
+    ends = st.tuples(st.integers(0, layers - 1), st.integers(0, layers - 1))
+    wires = draw(st.lists(ends, max_size=6, unique=True))
+    chain = [(i, i + 1) for i in range(layers - 1)]
+    return layers, [*chain, *(wire for wire in wires if wire not in chain)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(wiring=wirings(), seed=st.integers(0, 99), resets=st.lists(
+    st.sampled_from(["subtract", "zero", "none"]), min_size=1, max_size=2))
+def test_random_wiring(wiring, seed, resets):
+    """Any network of neurons that act on each other in this step or the next."""
+    layers, wires = wiring
+    model = Wired(seed, layers, wires, resets)
+    network = from_torch(model, (6,))
+    back = {(f"lifs.{a}", f"between.{a}to{b}") for a, b in wires if a >= b}
+    assert {(e.source, e.target) for e in network.edges if e.recurrent} == back
+    found = against.compare(model, network, (np.random.default_rng(seed).random((3, 30, 6)) < 0.5).astype(float))
+    assert found.agreement >= against.ENOUGH, found.first
+    assert len(found.populations) == layers

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
-from d2e.compiler.frontends import norse, sinabs
+from d2e.compiler.frontends.frameworks import norse, sinabs
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import dotted
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from d2e.compiler.frontends import layers, norse, sinabs, snntorch, spikingjelly, spikingjelly_modes
+from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends.frameworks import norse, sinabs, snntorch, spikingjelly, spikingjelly_modes
 from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import Row, array, required, weights
 from d2e.compiler.frontends.tensors import dotted as _path

@@ -7,8 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from d2e.compiler.frontends.refusals import option_refusal
-from d2e.compiler.frontends.spikingjelly import (
+from d2e.compiler.frontends.frameworks.spikingjelly import (
     CONTAINERS,
     DELAY,
     LAYER,
@@ -19,6 +18,7 @@ from d2e.compiler.frontends.spikingjelly import (
     STATEFUL,
     STEP_MODE,
 )
+from d2e.compiler.frontends.refusals import option_refusal
 from d2e.compiler.frontends.tensors import dotted
 
 _ANY_MODE = {f"{LAYER}.{name}" for name in (

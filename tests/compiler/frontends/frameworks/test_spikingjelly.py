@@ -15,9 +15,9 @@ from spikingjelly.activation_based.nir_exchange import export_to_nir
 from torch import nn
 
 import d2e
-from d2e.compiler.frontends import spikingjelly as rows
 from d2e.compiler.frontends.against import ENOUGH, compare, spikes_of_source
 from d2e.compiler.frontends.files import load_model
+from d2e.compiler.frontends.frameworks import spikingjelly as rows
 from d2e.compiler.frontends.tensors import dotted
 from d2e.compiler.frontends.torch_fx import from_torch
 from d2e.ir import reference

@@ -23,8 +23,8 @@ from torch import fx, nn
 
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends.frameworks.spikingjelly_refused import REFUSED_LAYERS, REFUSED_NEURONS
 from d2e.compiler.frontends.refusals import neuron_refusal, option_refusal, refusal
-from d2e.compiler.frontends.spikingjelly_refused import REFUSED_LAYERS, REFUSED_NEURONS
 from d2e.compiler.frontends.tensors import Row, array, dotted, required, weights
 from d2e.ir.nodes import Array, Delay, Scale, real
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from d2e.compiler.frontends import axes, folding, readouts
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.folding import Line, NotTheInput, Ref, Step, trace_error
+from d2e.compiler.frontends.graph_reader import GraphReader
 from d2e.compiler.frontends.modules import is_stateful, row_of
 from d2e.compiler.frontends.recording import DependsOnData, Tape, Value, value_of
 from d2e.compiler.frontends.tensors import LAYOUT, clear
@@ -213,8 +214,6 @@ def _folded(run: _Run, neurons: frozenset[str], result: readouts.Result) -> tupl
 
 def _network(module: nn.Module, build: Builder, step: Step, end: Ref, readout: str) -> Network:
     """The nodes of one step."""
-    from d2e.compiler.frontends.torch_fx import GraphReader
-
     graph, nodes = fx.Graph(), list[fx.Node]()
     flows: dict[fx.Node, Flow] = {}
     where: dict[fx.Node, tuple[str, str]] = {}

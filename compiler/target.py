@@ -133,6 +133,16 @@ class Streamed:
     output: Array
 
 
+def check_engine(target: str, engines: Sequence[str], engine: str) -> None:
+    """Raise unless a target of this name has an engine.
+
+    Raises:
+        UsageError: D2E-USE-007 with those it has.
+    """
+    if engine not in engines:
+        raise UsageError("D2E-USE-007", f"target {target} has no engine {engine!r}", hint=f"Engines: {', '.join(engines)}.")
+
+
 @runtime_checkable
 class EventDriven(Protocol):
     """A target that also takes recordings of timed events, without steps."""

@@ -20,8 +20,8 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Quantise
-from d2e.compiler.target import Limit, Option, positive
-from d2e.ir import Network, UsageError, reference
+from d2e.compiler.target import Limit, Option, check_engine, positive
+from d2e.ir import Network, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -52,10 +52,6 @@ class Loihi2Target:
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """Source network to the chip's neurons on counted cores."""
-        chosen = {
-            key: options[key] for key in ("weight_bits", "budget", "scale", "percentile", "calibration", "time_steps")
-            if options.get(key) is not None
-        }
         burst: Any = options.get("burst") or "auto"
         low, high = options.get("input_range") or (None, None)
         cores = options.get("cores") or (options.get("chips") or 1) * int(LIMITS["cores"].value)
@@ -64,7 +60,7 @@ class Loihi2Target:
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
                         evaluation=options.get("evaluation"), state_max=GRID.state_max,
                         weight_bits=max(table(options.get("weight_bits") or "8", GRID.weight_bits).values())),
-            FoldThresholds(), Quantise(grid=GRID, **chosen),
+            FoldThresholds(), Quantise.asked(GRID, options),
             MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
                        cores=cores),
             Place(cores=cores, strict=self.hardware),
@@ -81,9 +77,7 @@ class Loihi2Target:
             UsageError: D2E-USE-007 for an engine this target does not have.
             MissingError: D2E-LAVA-001 without the Lava environment, through which the chip is reached as well.
         """
-        if engine not in self.engines:
-            raise UsageError("D2E-USE-007", f"target {self.name} has no engine {engine!r}",
-                             hint=f"Engines: {', '.join(self.engines)}.")
+        check_engine(self.name, self.engines, engine)
         if engine in ("loihi2-lava", "loihi2"):
             from d2e.backends.loihi2.lava import env
 

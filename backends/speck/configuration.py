@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from d2e.backends.speck.events import STEP_US
 from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 
@@ -120,6 +121,11 @@ class Source:
     time_steps: int | None = None
     dt: float | None = None
     encoder: Mapping[str, Any] | None = None
+
+    @property
+    def step_us(self) -> float:
+        """Microseconds per time step."""
+        return STEP_US if self.dt is None else 1e6 * self.dt
 
 
 @dataclass(frozen=True)

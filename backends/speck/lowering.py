@@ -17,7 +17,6 @@ from d2e.backends.speck.configuration import (
     Placed,
     Source,
 )
-from d2e.backends.speck.events import STEP_US
 from d2e.backends.speck.geometry import bias_per_feature, camera_poolings, geometries, input_space, varying_bias
 from d2e.backends.speck.layer import Layer, Space
 from d2e.backends.speck.limits import READOUT, READOUT_SPREAD
@@ -93,15 +92,10 @@ def configure(network: Network) -> Configuration:
     return Configuration(
         options.get("chip", "speck2f"), chosen, source,
         {layer.name: Placed(layer.shape, tuple(parts[layer.name])) for layer in every}, output,
-        1e6 / step_us(network) if slow else None,
+        1e6 / source.step_us if slow else None,
         camera(source, options.get("pooling")) if options.get("input") == "camera" else None, readout,
         {"events": options.get("events", "mixed")},
     )
-
-
-def step_us(network: Network) -> float:
-    """Microseconds per time step."""
-    return STEP_US if network.input.dt is None else 1e6 * network.input.dt
 
 
 def _parts(network: Network, every: Sequence[Layer]) -> dict[str, list[Part]]:

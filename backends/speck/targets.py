@@ -23,8 +23,8 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.quantise import Grid, Quantise
-from d2e.compiler.target import Limit, Option, Streamed, one_of
-from d2e.ir import FixedPoint, Network, UsageError, reference
+from d2e.compiler.target import Limit, Option, Streamed, check_engine, one_of
+from d2e.ir import FixedPoint, Network, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -75,17 +75,13 @@ class SpeckTarget:
 
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """Source network to placed neurons that live by events."""
-        chosen = {
-            key: options[key] for key in ("weight_bits", "budget", "scale", "percentile", "calibration", "time_steps")
-            if options.get(key) is not None
-        }
         low, high = options.get("input_range") or (None, None)
         own = {"chip": self.chip, **{key: options[key] for key in OPTIONS if key in options}}
         return [
             Discretise(dt=options.get("dt")), Canonicalise(pooling=POOLINGS[1:]), CheckRules(options=own),
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
                         evaluation=options.get("evaluation"), widest=INPUT_BITS, signed=False),
-            FoldThresholds(), Quantise(grid=GRID, **chosen), MapNeurons(),
+            FoldThresholds(), Quantise.asked(GRID, options), MapNeurons(),
             Place(camera=own.get("input") == "camera", calibration=options.get("calibration")), ToEvents(),
         ]
 
@@ -100,9 +96,7 @@ class SpeckTarget:
             UsageError: D2E-USE-007 for an engine this target does not have.
             MissingError: D2E-SPECK-070 where samna is not installed.
         """
-        if engine not in self.engines:
-            raise UsageError("D2E-USE-007", f"target {self.name} has no engine {engine!r}",
-                             hint=f"Engines: {', '.join(self.engines)}.")
+        check_engine(self.name, self.engines, engine)
         if engine == self.chip:
             from d2e.backends.speck.device.samna import require
 

@@ -56,7 +56,7 @@ def load(
         allow_pickle: load a ``.pt`` that holds more than layers, and with it any code it runs.
         coding: of the input: "spikes", "signed" or "direct".
         max_payload: largest absolute payload of the input.
-        readout: "count", "last" or "mean".
+        readout: of `d2e.ir.nodes.Output`.
         dt: length of a step in seconds.
         name: kept in the metadata.
         profile: ``.nir`` only: the framework that wrote the file.

@@ -17,7 +17,7 @@ import torch
 from nirtorch.torch_tracer import NIRTorchTracer
 from torch import fx, nn
 
-from d2e.compiler.frontends import axes, images
+from d2e.compiler.frontends import axes, images, loops
 from d2e.compiler.frontends.builder import Builder
 from d2e.compiler.frontends.graph_reader import GraphReader, in_place
 from d2e.compiler.frontends.modules import calls_by_itself, calls_by_step, layout_of, row_of
@@ -40,7 +40,7 @@ def from_torch(
         time_steps: steps per sample.
         coding: of the input: "spikes", "signed" or "direct".
         max_payload: largest absolute payload of the input.
-        readout: "count", "last" or "mean"; None: what the model does over time, or "count".
+        readout: of `d2e.ir.nodes.Output`; None: what the model does over time, or "count".
         dt: length of a step in seconds, if it has one.
         name: kept in the metadata.
 
@@ -60,8 +60,6 @@ def from_torch(
         if not calls_by_itself(module):
             raise
         first = error
-    from d2e.compiler.frontends import loops
-
     try:
         return loops.read(module, source, facts, readout)
     except UnsupportedError as error:

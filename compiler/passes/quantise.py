@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -130,6 +130,12 @@ class Quantise(Pass):
                 "D2E-USE-014", f"weight bits {self.weight_bits!r} do not go with a budget of {self.budget}",
                 hint=f"Give --weight-bits auto with --budget, 2 to {self.grid.weight_bits} bits per weight in the mean.",
             )
+
+    @classmethod
+    def asked(cls, grid: Grid, options: Mapping[str, Any]) -> Quantise:
+        """The pass on a target's grid, with what the keywords of `d2e.compile` say of it."""
+        own = ("weight_bits", "budget", "scale", "percentile", "calibration", "time_steps")
+        return cls(grid=grid, **{key: options[key] for key in own if options.get(key) is not None})
 
     def run(self, network: Network, target: Target) -> Network:
         """The integer network.

@@ -10,7 +10,7 @@ import numpy as np
 from d2e.backends.speck.configuration import Configuration
 from d2e.backends.speck.device.protocol import Board
 from d2e.backends.speck.emission.skeleton.session import Place, run_samples
-from d2e.backends.speck.events import STEP_US, from_frames
+from d2e.backends.speck.events import from_frames
 from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
@@ -38,7 +38,7 @@ def run_on_board(
         raise UsageError("D2E-SPECK-073", "a board sends spikes, no states", hint="Record counts or spikes.")
     names = list(configuration.populations) if monitor == "all" else [configuration.output]
     source = configuration.source
-    step_us = STEP_US if source.dt is None else 1e6 * source.dt
+    step_us = source.step_us
     order = configuration.notes.get("events", "mixed")
     samples = (
         (from_frames(sample.reshape(-1, *source.space), step_us=step_us, order=order), len(sample))

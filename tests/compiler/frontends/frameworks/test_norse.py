@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import nir
@@ -14,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 from norse.torch.functional.reset import reset_subtract, reset_value
+from tests.compiler.frontends.frameworks import agreement
 from torch import nn
 
-from d2e.compiler.frontends.against import Comparison, compare
+from d2e.compiler.frontends.against import compare
 from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.torch_fx import from_torch
-from d2e.ir import LI, Network, UnsupportedError, UsageError, reference
+from d2e.ir import UnsupportedError, UsageError, reference
 
 STEPS = 30
+frames_of = partial(agreement.frames_of, steps=STEPS)
+agrees = partial(agreement.agrees, steps=STEPS)
 Numbers = float | torch.Tensor
 
 
@@ -40,23 +44,6 @@ def box(**values: Any) -> Any:
 
 def li(**values: Any) -> Any:
     return snn.LIParameters(**tensors(**values))
-
-
-def frames_of(network: Network, seed: int, samples: int = 3) -> np.ndarray:
-    return np.random.default_rng(seed).binomial(1, 0.35, (samples, STEPS, *network.input.shape)).astype(np.int64)
-
-
-def agrees(model: nn.Module, shape: tuple[int, ...], layout: str, seed: int = 0) -> Comparison:
-    """Every population fires, and its spikes are the framework's."""
-    network = from_torch(model, shape)
-    assert network.metadata["layout"] == layout
-    found = compare(model, network, frames_of(network, seed))
-    assert found.agreement >= 0.9999, found.first
-    assert set(found.populations) == set(network.populations)
-    for name, (theirs, ours) in found.spikes.items():
-        if not isinstance(network.neuron(name), LI):
-            assert min(theirs, ours) > 20, f"{name} is silent"
-    return found
 
 
 def dense(n_in: int, n_out: int, gain: float = 3.0) -> nn.Linear:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import nir
@@ -14,34 +15,18 @@ import sinabs.nir
 import torch
 from sinabs import from_torch as sinabs_from_torch
 from sinabs.activation import MaxSpike, MembraneReset, MembraneSubtract, MultiSpike, SingleSpike
+from tests.compiler.frontends.frameworks import agreement
 from torch import nn
 
 import d2e
-from d2e.compiler.frontends.against import Comparison, compare
+from d2e.compiler.frontends.against import compare
 from d2e.compiler.frontends.files import load_model
 from d2e.compiler.frontends.torch_fx import from_torch
-from d2e.ir import LI, Network, UnsupportedError, UsageError, reference
+from d2e.ir import UnsupportedError, UsageError, reference
 
 STEPS = 24
-
-
-def frames_of(network: Network, seed: int, samples: int = 3) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    steps = network.input.time_steps or STEPS
-    return rng.binomial(1, 0.35, (samples, steps, *network.input.shape)).astype(np.int64)
-
-
-def agrees(model: nn.Module, shape: tuple[int, ...], layout: str, seed: int = 0) -> Comparison:
-    """Every population fires, and its spikes are the framework's."""
-    network = from_torch(model, shape)
-    assert network.metadata["layout"] == layout
-    found = compare(model, network, frames_of(network, seed))
-    assert found.agreement >= 0.9999, found.first
-    assert set(found.populations) == set(network.populations)
-    for name, (theirs, ours) in found.spikes.items():
-        if not isinstance(network.neuron(name), LI):
-            assert min(theirs, ours) > 20, f"{name} is silent"
-    return found
+frames_of = partial(agreement.frames_of, steps=STEPS)
+agrees = partial(agreement.agrees, steps=STEPS)
 
 
 def dense(n_in: int, n_out: int, gain: float = 3.0) -> nn.Linear:

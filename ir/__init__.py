@@ -14,6 +14,7 @@ from d2e.ir.errors import (
     UsageError,
     raise_findings,
 )
+from d2e.ir.exit import EarlyExit
 from d2e.ir.network import Edge, Network, chain
 from d2e.ir.nodes import (
     IF,
@@ -47,8 +48,8 @@ from d2e.ir.verify import verified, verify
 
 __all__ = [
     "IF", "LI", "LIF", "Affine", "AvgPool2d", "Continuous", "Conv1d", "Conv2d", "CubaLIF", "D2EError", "Delay",
-    "Edge", "Encoder", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear", "MissingError",
-    "MultiThreshold", "Network", "Neuron", "Node", "Output", "Quantized", "Scale", "SumPool2d", "Synapse",
-    "UnsupportedError", "UsageError", "chain", "infer_shapes", "integral", "raise_findings", "real", "to_text",
-    "verified", "verify",
+    "EarlyExit", "Edge", "Encoder", "Finding", "FixedPoint", "Flatten", "GateError", "Input", "InternalError", "Linear",
+    "MissingError", "MultiThreshold", "Network", "Neuron", "Node", "Output", "Quantized", "Scale", "SumPool2d",
+    "Synapse", "UnsupportedError", "UsageError", "chain", "infer_shapes", "integral", "raise_findings", "real",
+    "to_text", "verified", "verify",
 ]

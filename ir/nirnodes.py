@@ -17,6 +17,7 @@ import numpy as np
 
 from d2e.ir.encoding import Encoder
 from d2e.ir.errors import UsageError
+from d2e.ir.exit import EarlyExit
 from d2e.ir.nodes import (
     IF,
     KINDS,
@@ -45,7 +46,7 @@ from d2e.ir.nodes import (
 SCHEMA = 1
 Tree = dict[str, Any]
 _WEIGHTED = (Linear, Conv1d, Conv2d)
-_PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous, Encoder)}
+_PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous, Encoder, EarlyExit)}
 _MOST_KEPT = 1 - 2.0**-52
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d2e.ir.encoding import Encoder
+from d2e.ir.exit import EarlyExit
 
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -158,7 +159,7 @@ class Node:
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
-    if isinstance(a, (Quantized, Continuous, Encoder)) and type(a) is type(b):
+    if isinstance(a, (Quantized, Continuous, Encoder, EarlyExit)) and type(a) is type(b):
         return all(_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return type(a) is type(b) and bool(a == b)
 
@@ -195,11 +196,13 @@ class Output(Node):
     Attributes:
         readout: how a class is read from the output over time: the largest "count" (sum), "last" value, "mean" or "max"
             (over time, of each output), or who sends "first" (ties: the larger sum; no spike: never).
+        exit: when a sample's answer may be read before the last step; None: after all steps. It changes no value.
     """
 
     kind: ClassVar[str] = "output"
     shape: Shape
     readout: Readout = "count"
+    exit: EarlyExit | None = None
 
 
 # --------------------------------------------------------------------------- synapses (linear, no state)

@@ -5,6 +5,7 @@ It knows no chip; a chip's limits are the backend's rules. Codes are explained i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
@@ -13,6 +14,7 @@ import numpy as np
 
 from d2e.ir.encoding import KINDS, Encoder
 from d2e.ir.errors import D2EError, Finding, raise_findings
+from d2e.ir.exit import READOUTS, EarlyExit
 from d2e.ir.network import Network
 from d2e.ir.nodes import (
     LI,
@@ -46,6 +48,8 @@ def verify(network: Network) -> list[Finding]:
         if isinstance(node, Neuron):
             findings += _neuron(name, node)
         findings += (Finding("D2E-NODE-003", message, name) for message in _options(node))
+        if isinstance(node, Output) and node.exit is not None:
+            findings += (Finding("D2E-EXIT-001", message, name) for message in _exit(network, node, node.exit))
     if not any(f.severity == "error" for f in findings):
         try:
             infer_shapes(network)
@@ -150,6 +154,21 @@ def _encoder(node: Input, encoder: Encoder) -> Iterator[str]:
         yield "the encoder's scale must hold finite numbers above 0"
     elif not _broadcasts(encoder.scale, node.shape):
         yield f"the encoder's scale of shape {encoder.scale.shape} does not broadcast against {node.shape}"
+
+
+def _exit(network: Network, node: Output, rule: EarlyExit) -> Iterator[str]:
+    if node.readout not in READOUTS:
+        yield f"an early exit judges the readouts {', '.join(READOUTS)}, not {node.readout!r}"
+    if math.prod(node.shape) < 2:
+        yield f"an early exit needs two classes or more, the output has shape {node.shape}"
+    bounds, scale = np.asarray(rule.bounds), np.asarray(rule.scale)
+    if bounds.ndim != 1 or not bounds.size or not np.isfinite(bounds).all():
+        yield f"the bounds of the early exit, of shape {bounds.shape}, are not one finite number per step"
+    if scale.ndim or not np.isfinite(scale).all() or not (scale > 0).all():
+        yield "the scale of the early exit is not one finite number above 0"
+    stated = next((n.time_steps for n in network.nodes.values() if isinstance(n, Input)), None)
+    if stated is not None and bounds.ndim == 1 and bounds.size not in (0, stated):
+        yield f"the early exit has {bounds.size} bounds for {stated} time steps"
 
 
 def _convolution(node: Conv1d | Conv2d) -> Iterator[str]:

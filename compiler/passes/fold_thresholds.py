@@ -15,6 +15,7 @@ import numpy as np
 from d2e.compiler import algebra
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
+from d2e.compiler.passes.exits import amplitude_unit, in_new_unit
 from d2e.compiler.passes.ranges import spike_bound
 from d2e.compiler.passes.ratios import as_multiples
 from d2e.compiler.paths import Path, linear_map, paths_from, paths_into
@@ -54,12 +55,15 @@ class FoldThresholds(Pass):
         Raises:
             UnsupportedError: D2E-FOLD-001 where a factor varies within a channel of a convolution;
                 D2E-FOLD-002 where a reset value cannot be the origin; -003 for output amplitudes that differ or
-                are not above 0; -005 where nothing limits the spikes of one step.
+                are not above 0; -005 where nothing limits the spikes of one step; D2E-EXIT-003 where an early exit would
+                judge numbers of different units.
         """
         if integer(network) is None:  # folded integers, such as a .net file's: they stay integers
             return network
         for name in network.populations:
             network = _fold_payloads(network, name)
+        network = in_new_unit(network, amplitude_unit)
+        for name in network.populations:
             network = _fold_amplitude(network, name)
             network = _fold_reset_value(network, name)
             network = _fold_inputs(network, name)
@@ -107,8 +111,8 @@ def _fold_reset_value(network: Network, name: str) -> Network:
     if node.reset != "value":
         return network
     base = node.v_reset
-    if not base.any():
-        return network.with_nodes({name: replace(node, reset="zero")})
+    if not base.any() or isinstance(node, LI):
+        return network.with_nodes({name: replace(node, reset="zero", v_reset=real(0.0))})
     if isinstance(node, MultiThreshold) or (node.threshold <= base).any():
         raise UnsupportedError(
             "D2E-FOLD-002", f"resets to {base.max():g}, which is not below its threshold", node=name,
@@ -155,7 +159,7 @@ def _fold_inputs(network: Network, name: str) -> Network:
 def _fold_amplitude(network: Network, name: str) -> Network:
     node = network.neuron(name)
     amplitude = node.amplitude
-    if (amplitude == 1).all():
+    if (amplitude == 1).all() or isinstance(node, LI):
         return network.with_nodes({name: replace(node, amplitude=real(1.0))})
     shapes = infer_shapes(network)
     for path in paths_from(network, name):

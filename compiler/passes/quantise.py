@@ -19,6 +19,7 @@ from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, folded, integer
 from d2e.compiler.passes.bits import AUTO, OTHERS, Bits, table
 from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.passes.exits import in_new_unit, integer_unit
 from d2e.compiler.passes.integers import integer_neuron
 from d2e.compiler.passes.layer import Weights, finer, in_units, weighted, weights_into, with_curvature
 from d2e.compiler.passes.ranges import population_range
@@ -159,7 +160,7 @@ class Quantise(Pass):
                 lambda name, width, fit: self._population(floats, name, {OTHERS: width}, fit, fit),
                 lambda chosen, fit: self._whole(floats, chosen, fit),
             )
-        result = self._in_range(self._whole(result, widths, seen))
+        result = in_new_unit(self._in_range(self._whole(result, widths, seen)), integer_unit)
         if seen is not None and self.calibration is not None:
             activity.check_alive(result, seen, self.calibration)
         return result

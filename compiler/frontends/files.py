@@ -74,25 +74,37 @@ def load(
     }
     stated = {key: value for key, value in facts.items() if value is not None}
     _only_for_nir(source, {"profile": profile, "reset": reset, "fire": fire, "max_spikes": max_spikes})
-    if isinstance(source, (str, os.PathLike)):
-        text = os.fspath(source)
-        path = Path(text)
-        if _FACTORY.fullmatch(text) and not path.exists():
-            return _read(_from_factory(text), stated, text)
-        if path.suffix == ".nir":
-            from d2e.ir import nirfile
+    text, path = _named(source)
+    if path is not None and path.suffix == ".nir":
+        from d2e.ir import nirfile
 
-            network = nirfile.read(
-                safe.checked_path(path), profile=profile, dt=dt, reset=reset, fire=fire,
-                max_spikes=max_spikes, time_steps=time_steps,
-            )
-            return _network(network, stated, text), None
-        if path.suffix == ".net":
-            from d2e.compiler.frontends import netx
+        network = nirfile.read(
+            safe.checked_path(path), profile=profile, dt=dt, reset=reset, fire=fire,
+            max_spikes=max_spikes, time_steps=time_steps,
+        )
+        return _network(network, stated, text), None
+    if path is not None and path.suffix == ".net":
+        from d2e.compiler.frontends import netx
 
-            return _network(netx.read(path, input_shape=input_shape), stated, text), None
-        return _read(_from_file(path, allow_pickle), stated, text)
-    return _read(source, stated, type(source).__name__)
+        return _network(netx.read(path, input_shape=input_shape), stated, text), None
+    return _read(opened(source, allow_pickle), stated, text)
+
+
+def opened(source: Source, allow_pickle: bool) -> Any:
+    """What a source names: a ``.pt`` or ``.pt2`` file's content, what a factory makes, or the live thing itself."""
+    text, path = _named(source)
+    if path is not None:
+        return _from_file(path, allow_pickle)
+    return _from_factory(text) if isinstance(source, (str, os.PathLike)) else source
+
+
+def _named(source: Source) -> tuple[str, Path | None]:
+    """(what to call a source, the file it names)."""
+    if not isinstance(source, (str, os.PathLike)):
+        return type(source).__name__, None
+    text = os.fspath(source)
+    path = Path(text)
+    return text, None if _FACTORY.fullmatch(text) and not path.exists() else path
 
 
 def _read(model: Any, stated: dict[str, Any], what: str) -> tuple[Network, nn.Module | None]:
@@ -160,24 +172,39 @@ def _reason(error: Exception) -> str:
 
 def _network(model: Any, stated: dict[str, Any], what: str) -> Network:
     """A network of whatever was loaded, with the facts the user stated over those the model states."""
+    model, stated = unwrapped(model, stated, what)
+    if isinstance(model, nn.Module):
+        check_shape_known(stated, what)
+        return from_torch(model, **stated)
+    if isinstance(model, (torch.export.ExportedProgram, pt2_archive.Archive)):
+        options = {key: value for key, value in stated.items() if key != "input_shape"}
+        return restated(from_exported(model, **options), stated, what)
+    if isinstance(model, Network):
+        return restated(model, stated, what)
+    raise not_a_model(model, what)
+
+
+def unwrapped(model: Any, stated: dict[str, Any], what: str) -> tuple[Any, dict[str, Any]]:
+    """A model without the facts that came with it, and those under the facts the user stated."""
     if isinstance(model, dict) and "d2e" in model and "model" in model:
         model = (model["model"], _checkpoint_facts(model["d2e"], what))
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], Mapping):
         own = {key: value for key, value in model[1].items() if key in FACTS and value is not None}
-        model, stated = model[0], {**own, **stated}
-    if isinstance(model, nn.Module):
-        if "input_shape" not in stated:
-            raise UsageError(
-                "D2E-LOAD-011", f"{what} does not say the shape of its input",
-                hint="Give that of one frame, without batch and time: --input-shape 1,28,28.",
-            )
-        return from_torch(model, **stated)
-    if isinstance(model, (torch.export.ExportedProgram, pt2_archive.Archive)):
-        options = {key: value for key, value in stated.items() if key != "input_shape"}
-        return _restated(from_exported(model, **options), stated, what)
-    if isinstance(model, Network):
-        return _restated(model, stated, what)
-    raise _not_a_model(model, what)
+        return model[0], {**own, **stated}
+    return model, stated
+
+
+def check_shape_known(stated: Mapping[str, Any], what: str) -> None:
+    """Refuse a module of unknown input.
+
+    Raises:
+        UsageError: D2E-LOAD-011.
+    """
+    if "input_shape" not in stated:
+        raise UsageError(
+            "D2E-LOAD-011", f"{what} does not say the shape of its input",
+            hint="Give that of one frame, without batch and time: --input-shape 1,28,28.",
+        )
 
 
 def _checkpoint_facts(facts: Any, what: str) -> dict[str, Any]:
@@ -190,7 +217,7 @@ def _checkpoint_facts(facts: Any, what: str) -> dict[str, Any]:
     return facts
 
 
-def _restated(network: Network, stated: Mapping[str, Any], what: str) -> Network:
+def restated(network: Network, stated: Mapping[str, Any], what: str) -> Network:
     """A network whose input (and readout) carry what the user stated."""
     source = network.input
     shape = tuple(stated.get("input_shape", source.shape))
@@ -203,7 +230,8 @@ def _restated(network: Network, stated: Mapping[str, Any], what: str) -> Network
     return network.with_nodes(nodes)
 
 
-def _not_a_model(model: Any, what: str) -> UsageError:
+def not_a_model(model: Any, what: str) -> UsageError:
+    """The error for something that holds no layers."""
     inner = model.get("state_dict", model) if isinstance(model, Mapping) else None
     if isinstance(inner, Mapping) and any(isinstance(value, torch.Tensor) for value in inner.values()):
         return UsageError(

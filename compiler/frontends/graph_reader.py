@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
 
-from d2e.compiler.frontends import axes, layers
+from d2e.compiler.frontends import axes, layers, sizes
 from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends.functions import SPIKING, VIEWS, Vocabulary
 from d2e.compiler.frontends.modules import is_stateful, row_of
 from d2e.compiler.frontends.refusals import option_refusal, refusal
-from d2e.ir.errors import UnsupportedError, raise_findings
+from d2e.ir.errors import Finding, UnsupportedError, raise_findings
 from d2e.ir.network import Network
 
 
-def in_place(node: fx.Node) -> bool:
+def in_place(node: fx.Node, root: nn.Module) -> bool:
     """Whether a node changes its first argument."""
-    function = node.op in ("call_method", "call_function")
-    return function and (node.target in (operator.iadd, operator.imul) or called(node).endswith("_"))
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return getattr(module, "inplace", False) is True and not isinstance(module, _DropoutNd)
+    name = called(node)
+    if node.op not in ("call_method", "call_function") or name.endswith("__") or "dropout" in name:
+        return False
+    return node.target in (operator.iadd, operator.imul) or name.endswith("_") or node.kwargs.get("inplace") is True
 
 
 def called(node: fx.Node) -> str:
@@ -36,29 +41,36 @@ class GraphReader:
     def __init__(
         self, root: nn.Module, where: Mapping[fx.Node, tuple[str, str]], build: Builder, *,
         before: Mapping[fx.Node, int] | None = None, flows: Mapping[fx.Node, Flow] | None = None,
+        vocabulary: Vocabulary = SPIKING,
     ) -> None:
         """``where``: scope and path of each node; ``before``: see `axes.Axes`; ``flows``: of inputs that are known."""
         self.root, self.where, self.build, self.before = root, where, build, before or {}
-        self.states: set[fx.Node] = set()
+        self.vocabulary = vocabulary
         self.flows: dict[fx.Node, Flow] = dict(flows or {})
-        self.used: set[str] = set()
+        self.states: set[fx.Node] = set()
         self.sizes: set[fx.Node] = set()
+        self.used: set[str] = set()
         self.folded: set[fx.Node] = set()
+        self.read_already: set[fx.Node] = set()
+        self.memory: dict[fx.Node, fx.Node] = {}
 
     def read(self, graph: fx.Graph, readout: str) -> Network:
         """The network, node by node; everything that has no form is told at once."""
-        raise_findings([f for node in graph.nodes if (error := self._unknown(node)) for f in error.findings])
+        aside = {node for node in graph.nodes if sizes.mark(node, self.sizes) or self._is_state(node)}
+        raise_findings([finding for node in graph.nodes if node not in aside for finding in self._unknown(node)])
         result: Any = None
         for node in graph.nodes:
             if node.op == "output":
                 result = node.args[0]
             elif node.op == "placeholder":
                 self._placeholder(node)
-            elif not self._is_size(node) and not self._is_state(node):
+            elif node not in aside:
                 flow = self._flow(node)
                 self.flows[node] = replace(flow, alone=flow.alone and len(node.users) == 1)
                 if node.target != "unflatten" and any(n in self.folded for n in node.all_input_nodes):
                     self.folded.add(node)
+            self.read_already.add(node)
+            self.memory[node] = self.memory[node.all_input_nodes[0]] if self._is_view(node) else node
         result = self._sent(result)
         if not isinstance(result, fx.Node) or result not in self.flows:
             raise UnsupportedError(
@@ -67,27 +79,48 @@ class GraphReader:
             )
         return self.build.finish(self.flows[result], readout)
 
-    def _unknown(self, node: fx.Node) -> UnsupportedError | None:
-        """The refusal of a layer or function that d2e has no form for."""
-        if node.op == "call_module":
-            module = self.root.get_submodule(str(node.target))
-            known = type(module) is nn.Flatten or row_of(module) is not None
-            return None if known else refusal(type(module).__name__, str(node.target))
-        if node.op == "get_attr":
-            return refusal(f"the tensor {called(node)}", self._name(node))
-        known = node.op not in ("call_function", "call_method") or self._function(node) is not None
-        if known or self._is_size(node) or self._is_state(node):
-            return None
-        return refusal(called(node), self._name(node))
+    def _unknown(self, node: fx.Node) -> list[Finding]:
+        """The refusals of a layer or function that d2e has no form for."""
+        if node.op not in ("call_module", "call_function", "call_method", "get_attr"):
+            return []
+        found = self.vocabulary.check(self, node)
+        if found or self.form_of(node) is not None:
+            return found
+        what = f"the tensor {called(node)}" if node.op == "get_attr" else called(node)
+        module = self.module_of(node)
+        error = self.vocabulary.refusal(what if module is None else type(module).__name__, self.place(node))
+        return error.findings
 
-    def _is_size(self, node: fx.Node) -> bool:
-        """Whether a node is a frame's shape, or a part of it."""
-        of_frame = node.target == "size" or (node.target is getattr and node.args[1] == "shape")
-        if of_frame or (node.target is operator.getitem and node.args[0] in self.sizes):
-            self.sizes.add(node)
-        return node in self.sizes
+    def form_of(self, node: fx.Node) -> Any:
+        """The row or function that a call is read by; None: there is none."""
+        module = self.module_of(node)
+        if module is not None:
+            return row_of(module, self.vocabulary.rows) or (layers.flatten if type(module) is nn.Flatten else None)
+        return self.vocabulary.functions.get(node.target)
 
-    def _pair_of(self, node: fx.Node) -> nn.Module | None:
+    def module_of(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls."""
+        return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def value(self, thing: Any, name: str) -> Any:
+        """An argument with the sizes in it as numbers (`sizes.value`)."""
+        try:
+            return sizes.value(thing, self.sizes, self._shape_of)
+        except sizes.Unknown:
+            raise refusal("a size computed of batch or time", name) from None
+
+    def _shape_of(self, frame: fx.Node, asks: fx.Node) -> tuple[sizes.Leading | int, ...]:
+        leading = self.leading(asks)
+        return (*(sizes.Leading(i, leading) for i in range(leading)), *self.flows[frame].shape)
+
+    def leading(self, node: fx.Node) -> int:
+        """Axes (batch, time) before the frame's own of what a node receives."""
+        scope, given = self.where[node][0], node.all_input_nodes[0]
+        if self.before and scope != axes.WRAPPED:
+            return self.before[given]
+        return 2 if scope == "time" or (scope == "steps" and given not in self.folded) else 1
+
+    def pair_of(self, node: fx.Node) -> nn.Module | None:
         """The neuron whose (frame, state) a node takes one of."""
         source = node.args[0] if node.target is operator.getitem else None
         if not isinstance(source, fx.Node) or source.op != "call_module":
@@ -97,7 +130,7 @@ class GraphReader:
 
     def _is_state(self, node: fx.Node) -> bool:
         """Whether a node is the state that a neuron returns beside its frame."""
-        if self._pair_of(node) is not None and node.args[1] == 1:
+        if self.pair_of(node) is not None and node.args[1] == 1:
             self.states.add(node)
         return node in self.states
 
@@ -109,13 +142,12 @@ class GraphReader:
         fx.node.map_arg(tuple(result[1:]), rest.append)
         return result[0] if rest and all(node in self.states for node in rest) else result
 
-    def _name(self, node: fx.Node) -> str:
+    def place(self, node: fx.Node) -> str:
+        """The name of what a node calls, as the network has it."""
+        if node.op == "call_module":
+            return str(node.target)
         path = self.where[node][1]
         return f"{path}.{node.name}" if path else node.name
-
-    @staticmethod
-    def _function(node: fx.Node) -> Any:
-        return (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
 
     def _placeholder(self, node: fx.Node) -> None:
         if node in self.flows:
@@ -131,18 +163,32 @@ class GraphReader:
     def _flow(self, node: fx.Node) -> Flow:
         if node.op == "call_module":
             return self._module(node, str(node.target))
-        name = self._name(node)
-        if in_place(node) and self._read_later(node.all_input_nodes[0], node):
-            raise refusal(f"{called(node)} in place on a tensor that is used again", name)
-        flow: Flow = self._function(node)(self, name, node)
+        name = self.place(node)
+        self._check_in_place(node, name)
+        flow: Flow = self.form_of(node)(self, name, node)
         return flow
 
-    def _read_later(self, value: fx.Node, node: fx.Node) -> bool:
-        return any(user is not node and user not in self.flows for user in value.users)
+    def _check_in_place(self, node: fx.Node, name: str) -> None:
+        """What changes a tensor in place must be the last to read it, and every view of it."""
+        if not in_place(node, self.root):
+            return
+        memory = self.memory[node.all_input_nodes[0]]
+        later = {user for other, where in self.memory.items() if where is memory for user in other.users}
+        if later - self.read_already - self.sizes - self.states - {node}:
+            raise refusal(f"{called(node)} in place on a tensor that is used again", name)
+
+    def _is_view(self, node: fx.Node) -> bool:
+        """Whether a node's result may share the memory of its first argument."""
+        if not node.all_input_nodes or self.pair_of(node) is not None:
+            return False
+        if (module := self.module_of(node)) is not None:
+            return isinstance(module, (nn.Flatten, nn.Identity, _DropoutNd)) or in_place(node, self.root)
+        return node.target in VIEWS or in_place(node, self.root)
 
     def _module(self, node: fx.Node, path: str) -> Flow:
         module = self.root.get_submodule(path)
-        row = row_of(module)
+        self._check_in_place(node, path)
+        row = row_of(module, self.vocabulary.rows)
         if is_stateful(module) and path in self.used:
             raise UnsupportedError(
                 "D2E-LAYER-007", f"the neuron {path} is used twice; its state would be shared", node=path,
@@ -185,77 +231,3 @@ class GraphReader:
                 return flow
             return layers.flatten(self.build, name, flow, start, end, 2)
         return layers.flatten(self.build, name, flow, start, end, 2 if scope == "time" and start != 1 else 1)
-
-
-def _bound(node: fx.Node, names: str) -> dict[str, Any]:
-    """A call's arguments after the first, by name."""
-    return {**dict(zip(names.split(), node.args[1:], strict=False)), **node.kwargs}
-
-
-def _add(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    given = {**dict(zip(("input", "other"), node.args, strict=False)), **node.kwargs}
-    terms = [given.get("input"), given.get("other")]
-    if not all(isinstance(term, fx.Node) and term in reader.flows for term in terms):
-        raise refusal("an addition of something that is not a frame", name)
-    flows = [reader.flows[term] for term in terms if isinstance(term, fx.Node)]
-    factor = given.get("alpha", 1)
-    if isinstance(factor, (int, float)) and factor != 1:
-        flows[1] = layers.scale(reader.build, f"{name}.alpha", flows[1], factor)
-    return reader.build.add_up(name, flows)
-
-
-def _multiply(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    frames = [a for a in node.args if isinstance(a, fx.Node)]
-    factors = [float(a) for a in node.args if isinstance(a, (int, float))]
-    if len(frames) != 1 or len(factors) != 1 or frames[0] not in reader.flows:
-        raise refusal("a product of two tensors", name)
-    return layers.scale(reader.build, name, reader.flows[frames[0]], factors[0])
-
-
-def _flatten(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    given = {"start_dim": 0, "end_dim": -1, **_bound(node, "start_dim end_dim")}
-    return reader.flatten(name, node, reader.flow_of(node, name), given["start_dim"], given["end_dim"])
-
-
-def _unflatten(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    """What folds time into the batch unfolds it: ``x.unflatten(0, (time, batch))``."""
-    sizes = node.args[2] if len(node.args) == 3 else ()
-    folded = node.args[0] in reader.folded or reader.before.get(node) == 2
-    if not folded or node.args[1] != 0 or not isinstance(sizes, Sequence) or len(sizes) != 2:
-        raise refusal("an unflatten that does not give time and batch back", name)
-    return reader.flow_of(node, name)
-
-
-def _item(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    """``frames, state = neuron(frames)``."""
-    if reader._pair_of(node) is None or node.args[1] != 0:
-        raise refusal("indexing", name)
-    return reader.flow_of(node, name)
-
-
-def _avg_pool2d(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    names = "kernel_size stride padding ceil_mode count_include_pad divisor_override"
-    return layers.avg_pool2d(reader.build, name, reader.flow_of(node, name), **_bound(node, names))
-
-
-def _adaptive_avg_pool2d(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    given = _bound(node, "output_size")
-    return layers.adaptive_avg_pool2d(reader.build, name, reader.flow_of(node, name), given["output_size"])
-
-
-def _pass(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    return reader.flow_of(node, name)
-
-
-_Function = Callable[[GraphReader, str, fx.Node], Flow]
-_FUNCTIONS: dict[Any, _Function] = {
-    operator.add: _add, operator.iadd: _add, torch.add: _add,
-    operator.mul: _multiply, operator.imul: _multiply, torch.mul: _multiply,
-    torch.flatten: _flatten, operator.getitem: _item,
-    functional.avg_pool2d: _avg_pool2d, functional.adaptive_avg_pool2d: _adaptive_avg_pool2d,
-    functional.dropout: _pass, functional.dropout1d: _pass, functional.dropout2d: _pass, torch.dropout: _pass,
-}
-_METHODS: dict[Any, _Function] = {
-    "add": _add, "add_": _add, "mul": _multiply, "mul_": _multiply, "flatten": _flatten, "contiguous": _pass,
-    "unflatten": _unflatten,
-}

@@ -6,11 +6,12 @@ row while it keeps the base's ``forward``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from d2e.compiler.frontends import layers
+from d2e.compiler.frontends import frames, layers
 from d2e.compiler.frontends.builder import Builder, Flow
 from d2e.compiler.frontends.frameworks import norse, sinabs, snntorch, spikingjelly, spikingjelly_modes
 from d2e.compiler.frontends.refusals import option_refusal
@@ -61,6 +62,14 @@ def _sum_pool2d(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
     return layers.sum_pool2d(build, name, flow, module.kernel_size, module.stride, module.padding)
 
 
+def _pad(build: Builder, name: str, module: Any, flow: Flow) -> Flow:
+    """ZeroPad1d/2d and ConstantPad1d/2d with 0; torch names the last axis first."""
+    if getattr(module, "value", 0) != 0:
+        raise option_refusal(f"pads with {module.value}", name, "Pad with zeros.")
+    pairs = list(zip(module.padding[::2], module.padding[1::2], strict=True))[::-1]
+    return frames.pad(build, name, flow, [(0, 0)] * (len(flow.shape) - len(pairs)) + pairs)
+
+
 def _drop(build: Builder, name: str, module: nn.Module, flow: Flow) -> Flow:
     return flow
 
@@ -95,6 +104,7 @@ _TORCH: dict[str, Row] = {
     _path(nn.BatchNorm2d): _batch_norm,
     _path(nn.AvgPool2d): _avg_pool2d,
     _path(nn.AdaptiveAvgPool2d): _adaptive_avg_pool2d,
+    **{_path(cls): _pad for cls in (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)},
     "d2e.compiler.nn.containers.SumPool2d": _sum_pool2d,
     "d2e.compiler.nn.containers.Recurrent": _recurrent,
     **{_path(cls): _drop for cls in _DROPPED},
@@ -114,10 +124,10 @@ _STATEFUL = {
 _ALL_STEPS = sinabs.STATEFUL | norse.OVER_TIME
 
 
-def row_of(module: nn.Module) -> Row | None:
+def row_of(module: nn.Module, rows: Mapping[str, Row] = ROWS) -> Row | None:
     """The row of a module's class, or of a base class whose ``forward`` it keeps."""
     for cls in type(module).__mro__:
-        if (row := ROWS.get(_path(cls))) is not None:
+        if (row := rows.get(_path(cls))) is not None:
             return row if getattr(type(module), "forward", None) is getattr(cls, "forward", None) else None
     return None
 

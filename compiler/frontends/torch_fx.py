@@ -20,8 +20,8 @@ from torch import fx, nn
 from d2e.compiler.frontends import axes, images, loops
 from d2e.compiler.frontends.builder import Builder
 from d2e.compiler.frontends.graph_reader import GraphReader, in_place
-from d2e.compiler.frontends.modules import calls_by_itself, calls_by_step, layout_of, row_of
-from d2e.compiler.frontends.tensors import LAYOUT
+from d2e.compiler.frontends.modules import ROWS, calls_by_itself, calls_by_step, layout_of, row_of
+from d2e.compiler.frontends.tensors import LAYOUT, Row
 from d2e.compiler.nn.containers import TimeFolded, has_neurons
 from d2e.ir.errors import D2EError, UnsupportedError
 from d2e.ir.network import Network
@@ -77,7 +77,7 @@ def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout:
         module = nn.Sequential(module)
     elif calls_by_step(module):
         module, scope = nn.Sequential(OrderedDict(module.named_children())), "frame"
-    tracer = _Tracer(module, scope)
+    tracer = Tracer(module, scope)
     graph = tracer.follow(module)
     found = axes.of(graph, module, {node for node, (scope, _) in tracer.where.items() if scope == axes.WRAPPED})
     if found.layout is not None:
@@ -94,7 +94,7 @@ _LOOPS = ("D2E-TRACE-001", "D2E-TRACE-002", "D2E-LAYER-006", "D2E-LAYER-007")
 """What a loop over time looks like to the tracer."""
 
 
-class _Tracer(NIRTorchTracer):  # type: ignore[misc]
+class Tracer(NIRTorchTracer):  # type: ignore[misc]
     """Traces to the layers of our table, and notes for every node where it stands.
 
     A module sees frames ("frame": one leading axis) inside TimeFolded or as a stateless member of a
@@ -102,8 +102,8 @@ class _Tracer(NIRTorchTracer):  # type: ignore[misc]
     modules take time and batch, all of them do ("steps"), but for what its containers call step by step.
     """
 
-    def __init__(self, root: nn.Module, scope: str) -> None:
-        super().__init__(tuple({type(m) for m in root.modules() if row_of(m) is not None}))
+    def __init__(self, root: nn.Module, scope: str, rows: Mapping[str, Row] = ROWS) -> None:
+        super().__init__(tuple({type(m) for m in root.modules() if row_of(m, rows) is not None}))
         self.scopes = [_scope(root, scope)]
         self.paths = [""]
         self.failed: str | None = None
@@ -124,7 +124,7 @@ class _Tracer(NIRTorchTracer):  # type: ignore[misc]
                 hint="Write it without 'if' or 'for' on tensors or sizes; d2e.nn neurons loop over time.",
             ) from None
         for node in reversed(graph.nodes):
-            if not node.users and node.op not in ("output", "placeholder") and not in_place(node):
+            if not node.users and node.op not in ("output", "placeholder") and not in_place(node, root):
                 graph.erase_node(node)
         return graph  # type: ignore[no-any-return]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import d2e
 from d2e.compiler import data as data_sets
+from d2e.compiler.early_exit import for_target
 from d2e.compiler.encoders import checked_range, with_encoder
 from d2e.compiler.files import check_folder, sha256
 from d2e.compiler.frontends.files import Source, load_model
@@ -99,10 +100,10 @@ def compile(
     if output is not None:
         check_folder(Path(output))
     span = checked_range(input_range)
-    source = with_encoder(verified(load_model(
+    source = for_target(with_encoder(verified(load_model(
         model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
         allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
-    )), encoder, span, coding)
+    )), encoder, span, coding), chip)
     held_out = None if eval is None else data_sets.fit(data_sets.load(eval, "evaluation data"), source).head(eval_samples)
     if max_drop is not None and (held_out is None or held_out.labels is None):
         raise UsageError("D2E-USE-010", "max-drop needs evaluation data with labels", hint="Give --eval.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from d2e.compiler.data import Data
+from d2e.compiler.early_exit import at_once, stopped
 from d2e.compiler.replicas import merged
 from d2e.ir import LI, MultiThreshold, Network, reference
 from d2e.ir.nodes import Array
@@ -23,7 +24,7 @@ SINGLE_SPIKES = "single_spikes"
 
 @dataclass
 class Measured:
-    """Sums over a data set.
+    """Sums over a data set; where the network has an early exit, of what happens until then.
 
     Attributes:
         samples: how many.
@@ -35,6 +36,9 @@ class Measured:
         input_messages: the same of the input; where a payload travels as so many events, these.
         payloads: multi-threshold population -> payload sent [samples, *shape], in units of the smallest level's.
         predictions: [samples] class indices.
+        steps: [samples] steps that each ran.
+        correct_full: with an early exit, how many are rightly classified after all steps; None without labels.
+        spikes_full: with an early exit, messages of all populations per sample over all steps.
     """
 
     samples: int = 0
@@ -44,11 +48,19 @@ class Measured:
     input_messages: Array = field(default_factory=lambda: np.zeros(0))
     payloads: dict[str, Array] = field(default_factory=dict)
     predictions: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    steps: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    correct_full: int | None = None
+    spikes_full: float | None = None
 
     @property
     def accuracy(self) -> float | None:
         """Share of samples classified rightly, 0..1."""
         return None if self.correct is None else self.correct / self.samples
+
+    @property
+    def accuracy_full(self) -> float | None:
+        """The same after all steps; None without an early exit."""
+        return None if self.correct_full is None else self.correct_full / self.samples
 
     def spikes(self, name: str) -> Array:
         """Mean spikes per sample of each neuron of a population."""
@@ -86,21 +98,48 @@ def reference_run(network: Network, frames: Array, record: Record = "counts") ->
     return reference.run(network, frames, record)
 
 
+@dataclass
+class _Part:
+    """What some samples did: see `Measured`.
+
+    Attributes:
+        trace: with replicas also added up in its counts.
+        messages: population or input -> how often each neuron sent something, sum over the samples.
+    """
+
+    trace: Trace
+    messages: dict[str, Array]
+    payloads: dict[str, Array]
+    steps: Array
+    predictions_full: Array
+    spikes_full: float
+
+
 def measure(network: Network, data: Data, run: Runner = reference_run) -> Measured:
     """Run a network on data and sum up; a few samples at a time where every step is needed, or memory."""
-    graded = [n for n in network.populations if _is_graded(network, n)]
-    chunk = len(data) if not graded and run is not reference_run else _CHUNK
+    graded, rule = [n for n in network.populations if _is_graded(network, n)], network.output.exit
+    chunk = len(data) if not graded and rule is None and run is not reference_run else _CHUNK
+    chunk = chunk if rule is None else min(chunk, at_once(network, data.frames.shape[1]))
     parts = [
         _measure(network, data.frames[i : i + chunk], run, graded) for i in range(0, len(data), max(1, chunk))
     ]
-    outputs = np.concatenate([trace.output for trace, *_ in parts])
-    counts = {n: np.concatenate([trace.counts[n] for trace, *_ in parts]) for n in parts[0][0].counts}
-    messages = {n: np.asarray(sum(sent[n] for _, sent, _ in parts) / len(data)) for n in parts[0][1]}
-    predictions = classify(network, outputs)
-    correct = None if data.labels is None else int((predictions == data.labels).sum())
+    counts = {n: np.concatenate([p.trace.counts[n] for p in parts]) for n in parts[0].trace.counts}
+    messages = {n: np.asarray(sum(p.messages[n] for p in parts) / len(data)) for n in parts[0].messages}
+    predictions = classify(network, np.concatenate([p.trace.output for p in parts]))
     input_messages = messages.pop(network.inputs[0])
-    payloads = {n: np.concatenate([sent[n] for *_, sent in parts]) for n in parts[0][2]}
-    return Measured(len(data), correct, counts, messages, input_messages, payloads, predictions)
+    payloads = {n: np.concatenate([p.payloads[n] for p in parts]) for n in parts[0].payloads}
+    found = Measured(
+        len(data), _correct(predictions, data), counts, messages, input_messages, payloads, predictions,
+        np.concatenate([p.steps for p in parts]),
+    )
+    if rule is None:
+        return found
+    return replace(found, correct_full=_correct(np.concatenate([p.predictions_full for p in parts]), data),
+                   spikes_full=sum(p.spikes_full for p in parts) / len(data))
+
+
+def _correct(predictions: Array, data: Data) -> int | None:
+    return None if data.labels is None else int((predictions == data.labels).sum())
 
 
 def _is_graded(network: Network, name: str) -> bool:
@@ -108,18 +147,29 @@ def _is_graded(network: Network, name: str) -> bool:
     return not isinstance(node, LI) and (isinstance(node, MultiThreshold) or node.max_spikes != 1)
 
 
-def _measure(
-    network: Network, frames: Array, run: Runner, graded: list[str]
-) -> tuple[Trace, dict[str, Array], dict[str, Array]]:
-    """The trace with replicas added up, how often each neuron of each source sent something, and `Measured.payloads`."""
-    trace = run(network, frames, "spikes" if graded else "counts")
-    sent = {n: trace.counts[n].sum(axis=0) for n in network.populations if n not in graded}
-    sent |= {n: (trace.spikes[n] != 0).sum(axis=(0, 1)) for n in graded}
+def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) -> _Part:
+    rule, readout = network.output.exit, network.output.readout
+    trace = run(network, frames, "spikes" if graded or rule is not None else "counts")
     given = np.abs(reference.check_frames(network, frames))
-    sent[network.inputs[0]] = (given if network.metadata.get(EVENTS) else given != 0).sum(axis=(0, 1), dtype=np.int64)
-    together = merged(network, trace)
+    steps = np.full(len(frames), given.shape[1], np.int64)
+    predictions, spikes = np.zeros(0, np.int64), 0.0
+    if rule is not None:
+        predictions, steps = classify(network, trace.output), rule.steps(trace.output, readout)
+        spikes = float(sum(n.sum() for n in _messages(network, trace, graded).values()))
+        trace = stopped(trace, steps, readout)
+        given[np.arange(given.shape[1]) >= steps[:, None]] = 0
+    messages = _messages(network, trace, graded)
+    sent = given if network.metadata.get(EVENTS) else given != 0
+    messages[network.inputs[0]] = sent.sum(axis=(0, 1), dtype=np.int64)
+    counts = {**trace.counts, **merged(network, Trace(trace.output, trace.counts)).counts}
     payloads = {n: _payloads(node, trace.spikes[n]) for n in graded if isinstance(node := network.nodes[n], MultiThreshold)}
-    return Trace(trace.output, {**trace.counts, **together.counts}), sent, payloads
+    return _Part(Trace(trace.output, counts), messages, payloads, steps, predictions, spikes)
+
+
+def _messages(network: Network, trace: Trace, graded: list[str]) -> dict[str, Array]:
+    """How often each neuron of each population sent something."""
+    sent = {n: trace.counts[n].sum(axis=0) for n in network.populations if n not in graded}
+    return sent | {n: (trace.spikes[n] != 0).sum(axis=(0, 1)) for n in graded}
 
 
 def _payloads(node: MultiThreshold, n: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from d2e.compiler import data as data_sets
+from d2e.compiler import early_exit as exits
 from d2e.compiler.encoders import note_clipping
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
 from d2e.compiler.measure import Measured, comparable, max_count_error, measure
@@ -20,7 +21,7 @@ from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
 from d2e.compiler.report.report import table_csv
 from d2e.compiler.target import EventDriven, Streamed, Target, find
-from d2e.ir import Network, Quantized, UsageError, nirfile, to_text
+from d2e.ir import Network, Quantized, UsageError, nirfile, reference, to_text
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -37,6 +38,8 @@ class Result:
         spikes: population -> [batch, time, *shape], with record="spikes" or "state".
         u, v: population -> the chip's integer state [batch, time, *shape], with record="state".
         engine: what computed it.
+        steps: how many steps each sample ran [batch]. After its early exit a sample has zeros everywhere, but for the output
+            of the readout "last", which is held.
     """
 
     output: Array
@@ -45,6 +48,7 @@ class Result:
     u: dict[str, Array]
     v: dict[str, Array]
     engine: str
+    steps: Array
 
 
 @dataclass
@@ -84,7 +88,9 @@ class Program:
         """Steps per sample; None: any."""
         return self.network.input.time_steps
 
-    def run(self, spikes: Array, *, engine: str | None = None, record: Record = "counts") -> Result:
+    def run(
+        self, spikes: Array, *, engine: str | None = None, record: Record = "counts", early_exit: bool = True
+    ) -> Result:
         """Run from rest on integer spikes [batch, time, *input_shape].
 
         Args:
@@ -92,6 +98,7 @@ class Program:
                 numbers of a floating type are real values, which it encodes; images need no time axis.
             engine: one of ``target.engines``; None: the target's predictor on this computer.
             record: "counts", "spikes" or "state".
+            early_exit: whether samples stop where the network's rule says (``network.output.exit``), if it has one.
 
         Raises:
             UsageError: D2E-INPUT-001..003, D2E-ENC-001..003 for frames that do not fit, D2E-USE-007, -008 for an unknown
@@ -102,14 +109,29 @@ class Program:
         if record not in ("counts", "spikes", "state"):
             raise UsageError("D2E-USE-008", f"there is no record {record!r}", hint="It is counts, spikes or state.")
         self.target.prepare(self.network, name)
-        package = self.folder / "target" if self.folder else None
-        lowered = self.target.run(self.network, np.asarray(spikes), engine=name, record=record, folder=package)
+        lowered, steps = self._traced(np.asarray(spikes), name, record, early_exit)
         trace = merged(self.network, lowered)
 
         def own(table: Mapping[str, Array]) -> dict[str, Array]:
             return {n: table[n] for n in self.populations if n in table}
 
-        return Result(trace.output, own(trace.counts), own(trace.spikes), own(trace.u), own(trace.v), name)
+        return Result(trace.output, own(trace.counts), own(trace.spikes), own(trace.u), own(trace.v), name, steps)
+
+    def _traced(self, given: Array, engine: str, record: Record, early_exit: bool) -> tuple[Trace, Array]:
+        """The trace in the populations of the lowered network, and how many steps each sample ran."""
+        package = self.folder / "target" if self.folder else None
+
+        def run(frames: Array, record: Record) -> Trace:
+            return self.target.run(self.network, frames, engine=engine, record=record, folder=package)
+
+        output = self.network.output
+        if output.exit is None or not early_exit:
+            trace = run(given, record)
+            return trace, np.full(len(trace.output), trace.output.shape[1], np.int64)
+        frames = reference.check_frames(self.network, given)
+        if engine in (self.target.predictor, "reference"):
+            return exits.in_windows(self.network, run, frames, record)
+        return exits.to_the_end(output.exit, output.readout, run, frames, record)
 
     def stream(self, recording: Any, *, window_us: int = 1000) -> Streamed:
         """Run one recording of timed events from rest, where the target lives by events.

@@ -23,6 +23,8 @@ def run_to_file(
 ) -> str:
     """Run a program on data; write ``output`` (arrays output, predictions, counts/NAME, …); return the summary.
 
+    Where the program has an early exit, everything is as it stands there; ``steps`` [samples] and the mean are added.
+
     Raises:
         UsageError: D2E-FILE-011 where ``output`` cannot be written; D2E-USE-008 for an unknown record.
     """
@@ -38,8 +40,11 @@ def run_to_file(
     }
     if given.labels is not None:
         summary["accuracy"] = float((predictions == given.labels).mean())
+    exits = program.network.output.exit is not None
+    if exits:
+        summary["mean_steps"] = float(result.steps.mean())
     if output is not None:
-        arrays = {"output": result.output, "predictions": predictions}
+        arrays = {"output": result.output, "predictions": predictions, **({"steps": result.steps} if exits else {})}
         for kind in ("counts", "spikes", "u", "v"):
             arrays |= {f"{kind}/{name}": a for name, a in getattr(result, kind).items()}
         write_whole(Path(output), arrays)
@@ -47,7 +52,8 @@ def run_to_file(
         return json.dumps(summary, indent=1)
     spikes = ", ".join(f"{n} {v:,.1f}" for n, v in summary["spikes_per_sample"].items())
     right = f", accuracy {100 * summary['accuracy']:.2f} %" if "accuracy" in summary else ""
-    return f"{result.engine}: {len(given)} samples{right}\nspikes per sample: {spikes}"
+    early = f", {summary['mean_steps']:.2f} of {result.output.shape[1]} steps in the mean" if exits else ""
+    return f"{result.engine}: {len(given)} samples{right}{early}\nspikes per sample: {spikes}"
 
 
 def stream_to_file(

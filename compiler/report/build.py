@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from d2e.compiler import cost
 from d2e.compiler.measure import Measured, comparable
 from d2e.compiler.notes import warnings
@@ -36,9 +38,11 @@ def build_report(
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
+    early = _early_exit(network, program, steps)
+    ran = early.get("mean_steps", steps)
     source = None if source is None else comparable(source, network)
     layers = [
-        {**_layer(network, name, own, placement, source_kinds, program, synops, steps), **_drift(name, source, program)}
+        {**_layer(network, name, own, placement, source_kinds, program, synops, ran), **_drift(name, source, program)}
         for name, own in replicas(network).items()
     ]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
@@ -52,7 +56,7 @@ def build_report(
         totals["latency_steps"] = latency
     data: dict[str, Any] = {
         "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
-        **_accuracy(passes, source, program), "layers": layers, "totals": totals,
+        **_accuracy(passes, source, program), **({"early_exit": early} if early else {}), "layers": layers, "totals": totals,
         **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
         "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {}, state_bits)],
     }
@@ -72,9 +76,24 @@ def _accuracy(
     return {"accuracy": {**shares, "passes": list(passes), "samples": program.samples}}
 
 
+def _early_exit(network: Network, program: Measured | None, steps: int | None) -> dict[str, Any]:
+    """What the network's early exit saves: steps, spikes of all populations; and the accuracy it would have without."""
+    rule = network.output.exit
+    if rule is None or program is None or program.spikes_full is None or not steps:
+        return {} if rule is None else {"rule": rule.rule}
+    mean, sent = float(program.steps.mean()), float(sum(n.sum() for n in program.messages.values()))
+    return {
+        "rule": rule.rule, "mean_steps": mean, "time_steps": steps, "saved_steps": 1 - mean / steps,
+        **({} if program.accuracy_full is None else {"accuracy_full": program.accuracy_full}),
+        "spikes_full_per_sample": program.spikes_full,
+        "saved_spikes": 1 - sent / program.spikes_full if program.spikes_full else 0.0,
+        "steps": np.bincount(program.steps, minlength=steps + 1)[1:].tolist(),
+    }
+
+
 def _layer(
     network: Network, name: str, own: Sequence[str], placement: Mapping[str, Any], kinds: Mapping[str, str],
-    program: Measured | None, synops: Mapping[str, float], steps: int | None,
+    program: Measured | None, synops: Mapping[str, float], steps: float | None,
 ) -> dict[str, Any]:
     """The row of a population of the source, which ``own`` populations of the lowered network stand for."""
     node = network.neuron(own[0])

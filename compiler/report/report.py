@@ -54,7 +54,7 @@ class Report:
 
     def text(self, path: str | None = None) -> str:
         """The last screen: at most 15 lines."""
-        lines = [*self._head(), *self._accuracy(), *self._activity()]
+        lines = [*self._head(), *self._accuracy(), *self._early_exit(), *self._activity()]
         tail = [f"written    {path}"] if path else []
         room = LINES - len(lines) - len(tail)
         return "\n".join([*lines, *self._warnings(room), *tail]) + "\n"
@@ -86,6 +86,16 @@ class Report:
             right = f"{_percent(p['accuracy'])}, " if "accuracy" in p else ""
             lines.append(f"  {p['pass']:<17}{right}{p['spikes']:,.1f} spikes, largest count error {p['max_count_error']}")
         return lines
+
+    def _early_exit(self) -> list[str]:
+        found = self.data.get("early_exit")
+        if not found:
+            return []
+        if "mean_steps" not in found:
+            return [f"early exit by the rule {found['rule']!r}, not measured"]
+        whole = f"; all steps: {_percent(found['accuracy_full'])}" if "accuracy_full" in found else ""
+        return [f"early exit {found['mean_steps']:.2f} of {found['time_steps']} steps in the mean, "
+                f"{100 * found['saved_spikes']:.0f} % fewer spikes{whole}"]
 
     def _activity(self) -> list[str]:
         totals = self.data["totals"]

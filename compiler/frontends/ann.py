@@ -63,7 +63,8 @@ def load_ann(
         files.check_shape_known(facts, text)
         return from_ann(model, facts["input_shape"], name=facts.get("name"))
     if isinstance(model, Network):
-        return _checked(files.restated(model, {key: facts[key] for key in ("input_shape",) if key in facts}, text))
+        network = _checked(files.restated(model, {key: facts[key] for key in ("input_shape",) if key in facts}, text))
+        return network.with_metadata(name=name) if name else network
     if isinstance(model, (torch.export.ExportedProgram, Archive)):
         raise UsageError(
             "D2E-LOAD-008", f"{text} holds an exported program, which is read as a spiking network only",
@@ -162,7 +163,8 @@ def _check(reader: GraphReader, node: fx.Node) -> list[Finding]:
     if module is not None:
         return _check_module(reader, node, module, name)
     what = called(node)
-    if what in _PRODUCTS and sum(value not in reader.sizes for value in node.all_input_nodes) > 1:
+    activations = [value for value in node.args if isinstance(value, fx.Node) and value not in reader.sizes]
+    if what in _PRODUCTS and len(activations) > 1 and all(value.op != "get_attr" for value in activations):
         return ann_refusals.product_refusal(what, name).findings
     clamp = node.target in _CLAMPS and not _is_relu(*_limits(node))
     if clamp or (reader.form_of(node) is None and node.op != "get_attr"):

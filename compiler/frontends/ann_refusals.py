@@ -42,24 +42,30 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         ("maxpool", "adaptivemaxpool", "fractionalmaxpool", "max", "amax", "maximum", "lppool", "topk"),
     ),
 )
-_PROBABILITIES = ("softmax", "logsoftmax", "sigmoid", "logsigmoid", "softmin")
+_KNOWN = (
+    "Linear, Conv1d/2d, BatchNorm, AvgPool2d, Flatten, Dropout, zero padding, slices, concatenations of channels, additions "
+    "and ReLU are converted."
+)
+_PROBABILITIES = ("softmax", "logsoftmax", "sigmoid", "logsigmoid")
 
 
 def ann_refusal(what: str, name: str, last: bool = False) -> UnsupportedError:
     """The error for a layer or function called ``what`` at node ``name``; ``last``: nothing but the output reads it."""
     key = what.lower().replace("_", "")
     stems = {key, re.sub(r"[123]d$", "", key)}
-    if last and key in _PROBABILITIES[:4]:
+    if last and key in _PROBABILITIES:
         return UnsupportedError("D2E-CONV-001", f"{what} turns the outputs into probabilities", node=name, hint=LEAVE_OUT)
     for code, why, hint, members in _FAMILIES:
         if stems & set(members):
             return UnsupportedError(code, f"{what} {why}", node=name, hint=hint)
-    return refusal(what, name)
+    error = refusal(what, name)
+    return error if error.code != "D2E-LAYER-006" else UnsupportedError(error.code, error.message, node=name, hint=_KNOWN)
 
 
 def product_refusal(what: str, name: str) -> UnsupportedError:
     """The error for a product of two activations."""
-    return UnsupportedError("D2E-CONV-001", f"{what} multiplies two activations", node=name, hint=SINGLE_STEP)
+    why = f"{what} multiplies or divides activations by one another"
+    return UnsupportedError("D2E-CONV-001", why, node=name, hint=SINGLE_STEP)
 
 
 def spiking_refusal(what: str, name: str) -> UnsupportedError:

@@ -1,8 +1,8 @@
 """Functions that move, cut, join or average whole frames, as the synapses that compute the same.
 
-Frames are [features], [channels, length] or [channels, height, width]. What picks channels is a 1x1 convolution (Linear for
-features) of zeros and ones, what picks places a convolution of every channel with one tap; canonicalise merges both into
-the weights around them.
+Frames are [features], [channels, length] or [channels, height, width]. What picks channels is a 1x1 convolution of zeros and
+ones (Linear for features), what picks places a convolution of every channel with one tap; canonicalise merges them into the
+weights around them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def select(build: Builder, name: str, flow: Flow, kept: Sequence[range]) -> Flow
     if any(len(indices) == 0 for indices in kept):
         raise option_refusal(f"keeps nothing of frames of shape {flow.shape}", name, "Keep at least one of every axis.")
     channels, *space = kept
+    matrix = None
     if channels != range(flow.shape[0]):
         matrix = np.zeros((len(channels), flow.shape[0]), np.float32)
         matrix[np.arange(len(channels)), list(channels)] = 1
-        flow = _of_channels(build, name, flow, matrix)
-    return _of_places(build, name, flow, [_picks(n, indices) for n, indices in zip(flow.shape[1:], space, strict=True)])
+    return _moved(build, name, flow, matrix, [_picks(n, indices) for n, indices in zip(flow.shape[1:], space, strict=True)])
 
 
 def _picks(size: int, indices: range) -> Tap:
@@ -43,19 +43,18 @@ def _picks(size: int, indices: range) -> Tap:
 
 
 def pad(build: Builder, name: str, flow: Flow, zeros: Sequence[tuple[int, int]]) -> Flow:
-    """Zeros before and after every axis of the frame; below 0 they are taken off."""
-    kept = [range(max(0, -a), n - max(0, -b)) for n, (a, b) in zip(flow.shape, zeros, strict=True)]
-    flow = select(build, name, flow, kept)
-    (before, after), *space = [(max(0, a), max(0, b)) for a, b in zeros]
-    if before or after:
-        flow = _of_channels(build, name, flow, _embedding(before, flow.shape[0], after))
-    return _of_places(build, name, flow, [_shifts(a, b) for a, b in space])
+    """Zeros before and after every axis of the frame; numbers below 0 cut."""
+    if any(n + a + b < 1 for n, (a, b) in zip(flow.shape, zeros, strict=True)):
+        raise option_refusal(f"keeps nothing of frames of shape {flow.shape}", name, "Keep at least one of every axis.")
+    (before, after), *space = zeros
+    matrix = _embedding(before, flow.shape[0], after) if before or after else None
+    return _moved(build, name, flow, matrix, [_shifts(a, b) for a, b in space])
 
 
 def _shifts(before: int, after: int) -> Tap:
     """The tap that sends x[i - before]: as many zeros on both sides, and a kernel that skips those too many."""
-    zeros = max(before, after)
-    return 1 + abs(before - after), zeros - before, 1, zeros
+    zeros = max(0, before, after)
+    return 2 * zeros + 1 - before - after, zeros - before, 1, zeros
 
 
 def concat(build: Builder, name: str, flows: Sequence[Flow]) -> Flow:
@@ -71,7 +70,7 @@ def concat(build: Builder, name: str, flows: Sequence[Flow]) -> Flow:
         return flows[0]
     sizes = [flow.shape[0] for flow in flows]
     placed = [
-        _of_channels(build, name, flow, _embedding(sum(sizes[:i]), sizes[i], sum(sizes[i + 1 :])))
+        _moved(build, name, flow, _embedding(sum(sizes[:i]), sizes[i], sum(sizes[i + 1 :])), [_WHOLE] * len(space))
         for i, flow in enumerate(flows)
     ]
     return build.add_up(name, placed)
@@ -129,31 +128,22 @@ def _embedding(before: int, size: int, after: int) -> Array:
     return np.eye(before + size + after, size, -before, np.float32)
 
 
-def _of_channels(build: Builder, name: str, flow: Flow, matrix: Array) -> Flow:
-    """A matrix [out, in] over the first axis."""
-    rank = len(flow.shape)
-    if rank == 1:
-        return build.add(name, Linear(weight=matrix), flow)
-    _check_rank(name, flow)
-    cls = Conv1d if rank == 2 else Conv2d
-    return build.add(name, cls(weight=matrix.reshape(*matrix.shape, *[1] * (rank - 1))), flow)
-
-
-def _of_places(build: Builder, name: str, flow: Flow, taps: Sequence[Tap]) -> Flow:
-    """Every channel convolved with one tap."""
-    if all(tap == _WHOLE for tap in taps):
+def _moved(build: Builder, name: str, flow: Flow, matrix: Array | None, taps: Sequence[Tap]) -> Flow:
+    """A matrix [out, in] over the channels (None: each stays), and one tap over the places of each."""
+    if matrix is None and all(tap == _WHOLE for tap in taps):
         return flow
-    _check_rank(name, flow)
-    kernel, place, stride, zeros = zip(*taps, strict=True)
-    weight = np.zeros((flow.shape[0], 1, *kernel), np.float32)
-    weight[:, 0, *place] = 1
-    cls = Conv1d if len(taps) == 1 else Conv2d
-    return build.add(name, cls(weight=weight, stride=stride, padding=zeros, groups=flow.shape[0]), flow)
-
-
-def _check_rank(name: str, flow: Flow) -> None:
-    if len(flow.shape) not in (2, 3):
+    if len(flow.shape) > 3:
         raise option_refusal(
             f"moves the entries of frames of shape {flow.shape}", name,
             "Give it frames [features], [channels, length] or [channels, height, width].",
         )
+    if matrix is not None and not taps:
+        return build.add(name, Linear(weight=matrix), flow)
+    alone = np.ones((flow.shape[0], 1), np.float32)  # every channel is a group
+    kernel, place, stride, zeros = zip(*taps, strict=True)
+    entries = alone if matrix is None else matrix
+    weight = np.zeros((*entries.shape, *kernel), np.float32)
+    weight[:, :, *place] = entries
+    cls = Conv1d if len(taps) == 1 else Conv2d
+    groups = flow.shape[0] if matrix is None else 1
+    return build.add(name, cls(weight=weight, stride=stride, padding=zeros, groups=groups), flow)

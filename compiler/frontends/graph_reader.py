@@ -57,7 +57,8 @@ class GraphReader:
     def read(self, graph: fx.Graph, readout: str) -> Network:
         """The network, node by node; everything that has no form is told at once."""
         aside = {node for node in graph.nodes if sizes.mark(node, self.sizes) or self._is_state(node)}
-        raise_findings([finding for node in graph.nodes if node not in aside for finding in self._unknown(node)])
+        findings = [finding for node in graph.nodes if node not in aside for finding in self._unknown(node)]
+        raise_findings(list(dict.fromkeys(findings)))
         result: Any = None
         for node in graph.nodes:
             if node.op == "output":

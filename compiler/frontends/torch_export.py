@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,13 @@ import torch
 
 from d2e.compiler.frontends import layers
 from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends.frames import merged_axes, reshape
 from d2e.compiler.frontends.pt2_archive import Archive, read_program
 from d2e.compiler.frontends.refusals import option_refusal, refusal
 from d2e.compiler.nn.neurons import NAMES
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Network
-from d2e.ir.nodes import Array, Input, Shape
+from d2e.ir.nodes import Array, Input
 
 
 def from_exported(
@@ -126,19 +126,9 @@ class _Reader:
         if flow.shape in readings:
             return flow
         for frame in readings:
-            if (axes := _merged(flow.shape, frame)) is not None:
-                return layers.flatten(self.build, name, flow, *axes, leading=0)
+            if merged_axes(flow.shape, frame) is not None:
+                return reshape(self.build, name, flow, frame)
         raise refusal(f"reshape of frames of shape {flow.shape} into {sizes}", name)
-
-
-def _merged(before: Shape, after: Shape) -> tuple[int, int] | None:
-    """The axes of ``before`` whose merging gives ``after``; None where there are none."""
-    extra = len(before) - len(after)
-    for start in reversed(range(len(after))):
-        stop = start + extra + 1
-        if extra > 0 and (*before[:start], math.prod(before[start:stop]), *before[stop:]) == after:
-            return start, stop - 1
-    return None
 
 
 def _name(node: dict[str, Any], output: str) -> str:

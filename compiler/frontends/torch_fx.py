@@ -22,7 +22,7 @@ from d2e.compiler.frontends.builder import Builder
 from d2e.compiler.frontends.graph_reader import GraphReader, in_place
 from d2e.compiler.frontends.modules import ROWS, calls_by_itself, calls_by_step, layout_of, row_of
 from d2e.compiler.frontends.tensors import LAYOUT, Row
-from d2e.compiler.nn.containers import TimeFolded, has_neurons
+from d2e.compiler.nn.containers import Sequential, TimeFolded, has_neurons
 from d2e.ir.errors import D2EError, UnsupportedError
 from d2e.ir.network import Network
 from d2e.ir.nodes import Input
@@ -173,6 +173,6 @@ def _scope(module: nn.Module, outer: str) -> str:
         return "frame"
     if outer == "steps":
         return "steps"
-    if isinstance(module, nn.Sequential):
+    if type(module).forward in (nn.Sequential.forward, Sequential.forward):
         return "sequence"
     return "frame" if outer == "sequence" and not has_neurons(module) else "time"

@@ -201,6 +201,16 @@ def test_functions_over_batch_and_time(function, assert_equal):
     assert_equal(Spiking(function).double(), (4, 6, 7), (torch.rand(2, 6, 4, 6, 7) < 0.6).double())
 
 
+def test_a_sequential_with_a_forward_of_its_own_counts_batch_and_time(assert_equal):
+    class Own(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x)[:, :, :, 1:, ::3].flatten(2))
+
+    torch.manual_seed(8)
+    model = Own(dn.IF(0.6), dn.IF(0.7)).double()
+    assert_equal(model, (2, 4, 6), (torch.rand(2, 6, 2, 4, 6) < 0.6).double())
+
+
 @pytest.mark.parametrize(
     ("function", "code"),
     [

@@ -41,39 +41,22 @@ def at_once(network: Network, steps: int) -> int:
 # --------------------------------------------------------------------------- traces
 
 
-def stopped(trace: Trace, steps: Array, readout: str) -> Trace:
-    """A trace as if every sample had stopped after so many steps.
+def stop(trace: Trace, steps: Array, readout: str) -> None:
+    """Change a trace as if every sample had stopped after so many steps: counts up to there, zeros in what comes after.
 
     Args:
         trace: of all steps, with spikes.
         steps: [batch], 1 or more.
-        readout: of the output, which after the exit is zero, or with "last" stays as it was at the exit.
-
-    Returns:
-        Counts up to the exit; zeros in spikes and states after it.
+        readout: of the output, which with "last" stays as it was at the exit.
     """
-    after = np.arange(trace.output.shape[1]) >= steps[:, None]
-
-    def cut(array: Array) -> Array:
-        left = array.copy()
-        left[after] = 0
-        return left
-
-    output = cut(trace.output)
-    if readout == "last":
-        sample, step = np.nonzero(after)
-        output[sample, step] = trace.output[sample, steps[sample] - 1]
-    spikes, u, v = ({name: cut(array) for name, array in table.items()} for table in (trace.spikes, trace.u, trace.v))
-    sent = {name: np.abs(n).sum(axis=1, dtype=trace.counts[name].dtype) for name, n in spikes.items()}
-    return replace(trace, output=output, counts={**trace.counts, **sent}, spikes=spikes, u=u, v=v)
-
-
-def _samples(trace: Trace, which: Array) -> Trace:
-    """Some samples of a trace."""
-    def some(table: dict[str, Array]) -> dict[str, Array]:
-        return {name: array[which] for name, array in table.items()}
-
-    return Trace(trace.output[which], some(trace.counts), some(trace.spikes), some(trace.u), some(trace.v))
+    for sample in np.flatnonzero(steps < trace.output.shape[1]):
+        end = int(steps[sample])
+        trace.output[sample, end:] = trace.output[sample, end - 1] if readout == "last" else 0
+        for name, n in trace.spikes.items():
+            trace.counts[name][sample] -= np.abs(n[sample, end:]).sum(axis=0, dtype=trace.counts[name].dtype)
+        for table in (trace.spikes, trace.u, trace.v):
+            for array in table.values():
+                array[sample, end:] = 0
 
 
 def _room(part: Trace, batch: int, record: Record) -> Trace:
@@ -85,17 +68,17 @@ def _room(part: Trace, batch: int, record: Record) -> Trace:
     return Trace(room({"": part.output})[""], room(part.counts), spikes, room(part.u), room(part.v))
 
 
-def _put(part: Trace, whole: Trace, where: Array, readout: str) -> None:
-    """Write the samples of a shorter trace into a longer one."""
+def _put(part: Trace, which: Array, whole: Trace, where: Array, readout: str) -> None:
+    """Write some samples of a shorter trace into a longer one."""
     end = part.output.shape[1]
-    whole.output[where, :end] = part.output
+    whole.output[where, :end] = part.output[which]
     if readout == "last":
-        whole.output[where, end:] = part.output[:, -1:]
+        whole.output[where, end:] = part.output[which, -1:]
     for name, counts in whole.counts.items():
-        counts[where] = part.counts[name]
+        counts[where] = part.counts[name][which]
     for table, source in ((whole.spikes, part.spikes), (whole.u, part.u), (whole.v, part.v)):
         for name, array in table.items():
-            array[where, :end] = source[name]
+            array[where, :end] = source[name][which]
 
 
 # --------------------------------------------------------------------------- runs
@@ -109,8 +92,8 @@ def to_the_end(rule: EarlyExit, readout: str, run: Run, frames: Array, record: R
     """
     whole = run(frames, "spikes" if record == "counts" else record)
     steps = rule.steps(whole.output, readout)
-    cut = stopped(whole, steps, readout)
-    return (replace(cut, spikes={}) if record == "counts" else cut), steps
+    stop(whole, steps, readout)
+    return (replace(whole, spikes={}) if record == "counts" else whole), steps
 
 
 def in_windows(network: Network, run: Run, frames: Array, record: Record) -> tuple[Trace, Array]:
@@ -134,7 +117,8 @@ def in_windows(network: Network, run: Run, frames: Array, record: Record) -> tup
             exits = rule.certain(trace.output, readout).any(axis=1) | (end == steps)
             ran[left] = rule.steps(trace.output, readout)
             whole = whole or _room(trace, batch, record)
-            _put(stopped(_samples(trace, exits), ran[left[exits]], readout), whole, left[exits], readout)
+            stop(trace, ran[left], readout)
+            _put(trace, exits, whole, left[exits], readout)
             left = left[~exits]
             if not left.size:
                 break

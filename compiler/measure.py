@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from d2e.compiler.data import Data
-from d2e.compiler.early_exit import at_once, stopped
+from d2e.compiler.early_exit import at_once, stop
 from d2e.compiler.replicas import merged
 from d2e.ir import LI, MultiThreshold, Network, reference
 from d2e.ir.nodes import Array
@@ -156,7 +156,7 @@ def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) ->
     if rule is not None:
         predictions, steps = classify(network, trace.output), rule.steps(trace.output, readout)
         spikes = float(sum(n.sum() for n in _messages(network, trace, graded).values()))
-        trace = stopped(trace, steps, readout)
+        stop(trace, steps, readout)
         given[np.arange(given.shape[1]) >= steps[:, None]] = 0
     messages = _messages(network, trace, graded)
     sent = given if network.metadata.get(EVENTS) else given != 0

@@ -1,0 +1,1 @@
+"""Conversion: a trained ANN becomes a spiking network, without training."""

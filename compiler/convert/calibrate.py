@@ -1,0 +1,159 @@
+"""Calibration without training: thresholds, weights, biases and starts of burst neurons, layer by layer from the front.
+
+Each layer is set given what the layers before it, as they are set by then, really send; unlabelled samples are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from d2e.compiler.convert import thresholds, weights
+from d2e.compiler.convert.engine import Burst, activate, chunks, drive, evidence, follow
+from d2e.compiler.convert.skeleton import Layer, Skeleton
+from d2e.ir.nodes import Array
+
+_HOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+_IMAGES, _POSITIONS = 128, 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is calibrated.
+
+    Attributes:
+        drive: thresholds of least error under the inputs that neurons really receive; else by Eq. 8, as published.
+        hold: largest hold, in thresholds: a neuron starts lower by it and gets it back over all steps, so that inputs of
+            the first steps, which later ones may take back, fire nothing. 0: none. Needs ``drive``.
+        weights: strength of the ridge of `weights.calibrated`; 0: weights stay.
+        bias: mean payloads of each channel become those of the ANN ("light").
+        potential: the start of each channel makes up for what is left.
+        per_layer: one threshold per layer.
+    """
+
+    drive: bool = True
+    hold: float = 1.5
+    weights: float = 0.01
+    bias: bool = True
+    potential: bool = False
+    per_layer: bool = False
+
+
+LIGHT = Calibration(drive=False, hold=0.0, weights=0.0)
+"""As published: Eq. 8 and the bias."""
+PRESETS: dict[str, Calibration] = {
+    "none": replace(LIGHT, bias=False), "light": LIGHT, "potential": replace(LIGHT, potential=True),
+    "advanced": Calibration(),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A spiking network and what it does on the calibration images; layers that are not set yet are missing."""
+
+    skeleton: Skeleton
+    plan: Mapping[str, Burst] = field(default_factory=dict)
+    spikes: Mapping[str, Array] = field(default_factory=dict)
+
+
+class Calibrator:
+    """Sets layers on some images.
+
+    Attributes:
+        skeleton: of the ANN.
+        images: [B, *input shape].
+        steps: T.
+        received, sent: of the ANN on the images, see `engine.activate`.
+    """
+
+    def __init__(self, skeleton: Skeleton, images: Array, steps: int, options: Calibration, seed: int = 0) -> None:
+        self.skeleton, self.images, self.steps, self.options, self.seed = skeleton, images, steps, options, seed
+        self.received, self.sent = activate(skeleton, images)
+
+    def every(self, most: Mapping[str, int], ratios: Mapping[str, float] | None = None, since: State | None = None) -> State:
+        """All layers set; those of ``since`` stay as they are.
+
+        Args:
+            most: phi of every population.
+            ratios: rho of every population, by which its threshold is larger than the error asks for; None: 1.
+            since: a network whose first layers are set.
+        """
+        state = since or State(self.skeleton)
+        for layer in self.skeleton.rectifiers:
+            if layer.name not in state.plan:
+                state = self.layer(state, layer, most[layer.name], (ratios or {}).get(layer.name, 1.0))
+        return self.readout(state)
+
+    def layer(self, state: State, layer: Layer, most: int, ratio: float = 1.0, *, with_weights: bool = True) -> State:
+        """One more layer set, or set anew."""
+        skeleton, shift, options = state.skeleton, np.zeros(layer.channels), self.options
+        rng = np.random.default_rng([self.seed, list(self.skeleton.layers).index(layer.name)])
+        if options.weights and with_weights:
+            skeleton, shift = weights.calibrated(
+                skeleton, state.plan, layer, state.spikes, self.received[layer.name], self.images, options.weights, rng,
+            )
+            state = replace(state, skeleton=skeleton)
+        elif layer.name in state.plan and options.weights:
+            shift = state.plan[layer.name].shift
+        neurons = self._thresholds(state, layer, most, shift, rng)
+        neurons = replace(neurons, threshold=neurons.threshold * ratio, start=neurons.start * ratio)
+        return self._corrected(state, layer, neurons)
+
+    def _thresholds(self, state: State, layer: Layer, most: int, shift: Array, rng: np.random.Generator) -> Burst:
+        activations = layer.per_channel(self.sent[layer.name])
+        theta = thresholds.eq8(activations, self.steps, most, per_layer=self.options.per_layer)
+        if not self.options.drive:
+            return Burst(theta, theta / 2, shift, most)
+        arriving, target = self._sampled(state, layer, shift, rng)
+        holds = [h for h in _HOLDS if h <= self.options.hold]
+        theta, held = thresholds.on_drive(arriving, target, theta, most, holds)
+        return Burst(theta, (0.5 - held) * theta, shift + held * theta / self.steps, most)
+
+    def _sampled(self, state: State, layer: Layer, shift: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Inputs [C, M, T] of sampled neurons with their bias, and what the ANN's send [C, M]."""
+        images, channels = min(_IMAGES, len(self.images)), layer.channels
+        positions = layer.size // channels
+        at = rng.integers(0, positions, (images, min(_POSITIONS, positions)))
+        own = [path.source for path in layer.paths if path.source != self.skeleton.input]
+        kept = []
+        for part in chunks(layer, images, self.steps):
+            driven = drive(
+                state.skeleton, state.plan, layer, {s: state.spikes[s][part] for s in own}, self.images[part]
+            )
+            rows = driven.reshape(*driven.shape[:2], positions, channels)
+            kept.append(np.take_along_axis(rows, at[part][:, None, :, None], 2))
+        found = np.concatenate(kept) + layer.bias.reshape(positions, channels)[at][:, None]
+        found = np.broadcast_to(found + shift.astype(found.dtype), (images, self.steps, *found.shape[2:]))
+        sent = self.sent[layer.name][:images].reshape(images, positions, channels)
+        target = np.take_along_axis(sent, at[:, :, None], 1)
+        return (np.ascontiguousarray(found.transpose(3, 0, 2, 1).reshape(channels, -1, self.steps)),
+                np.ascontiguousarray(target.reshape(-1, channels).T))
+
+    def _corrected(self, state: State, layer: Layer, neurons: Burst) -> State:
+        plan = {**state.plan, layer.name: neurons}
+        n = follow(state.skeleton, plan, layer, state.spikes, self.images, self.steps)
+        for correct in ("bias", "potential"):
+            if not getattr(self.options, correct):
+                continue
+            sent = layer.per_channel(n.mean(axis=1, dtype=np.float32)).mean(axis=0, dtype=np.float64) * neurons.threshold
+            miss = layer.per_channel(self.sent[layer.name]).mean(axis=0, dtype=np.float64) - sent
+            if correct == "bias":
+                neurons = replace(neurons, shift=neurons.shift + miss)
+            else:
+                neurons = replace(neurons, start=neurons.start + miss * self.steps)
+            plan = {**plan, layer.name: neurons}
+            n = follow(state.skeleton, plan, layer, state.spikes, self.images, self.steps)
+        return replace(state, plan=plan, spikes={**state.spikes, layer.name: n})
+
+    def readout(self, state: State) -> State:
+        """The bias of the readout: the mean logits of the ANN."""
+        layer = self.skeleton.readout
+        if not self.options.bias:
+            return state
+        plan = {name: neurons for name, neurons in state.plan.items() if name != layer.name}
+        logits = evidence(state.skeleton, plan, state.spikes, self.images, self.steps)[:, -1] / self.steps
+        miss = (self.sent[layer.name] - logits).mean(axis=0, dtype=np.float64)
+        ones = np.ones(layer.channels)
+        return replace(state, plan={**plan, layer.name: Burst(ones, 0 * ones, miss, 1)})

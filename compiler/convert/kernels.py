@@ -1,0 +1,65 @@
+"""The loops of a conversion that are compiled: burst neurons over time, and the search for their thresholds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def]
+    """v += drive + bias; n = min(max(floor(v / threshold), 0), most); v -= n * threshold, for every step.
+
+    Args:
+        drive: [B, T, N] input of every step, or [B, 1, N] the same at every step.
+        bias, threshold, start: [N]; ``start`` is v before the first step.
+        most: spikes per step, of the type of ``drive``.
+        n: uint8 [B, T, N], written.
+    """
+    batch, steps, size = n.shape
+    moving = drive.shape[1] > 1
+    zero = drive.dtype.type(0)
+    for b in prange(batch):
+        v = start.copy()
+        for t in range(steps):
+            row = drive[b, t if moving else 0]
+            out = n[b, t]
+            for i in range(size):
+                now = v[i] + row[i] + bias[i]
+                k = min(max(np.floor(now / threshold[i]), zero), most)
+                v[i] = now - k * threshold[i]
+                out[i] = np.uint8(k)
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def errors(drive, target, candidates, held, most, found):  # type: ignore[no-untyped-def]
+    """Squared error of the mean payload against ``target``, per channel, threshold and hold.
+
+    A neuron of threshold V that is held back by h starts at (1/2 - h) V and receives h V / T more at every step.
+
+    Args:
+        drive: [C, M, T] input of M sampled neurons of each channel, bias included.
+        target: [C, M] what the ANN's neurons send.
+        candidates: [C, K] thresholds.
+        held: [H] holds, in thresholds.
+        most: spikes per step, of the type of ``drive``.
+        found: [C, K, H], written.
+    """
+    channels, samples, steps = drive.shape
+    zero, half, one = drive.dtype.type(0), drive.dtype.type(0.5), drive.dtype.type(1)
+    for c in prange(channels):
+        for k in range(candidates.shape[1]):
+            theta = candidates[c, k]
+            for h in range(held.shape[0]):
+                start, more = (half - held[h]) * theta, held[h] * theta / steps
+                total = 0.0
+                for m in range(samples):
+                    v, sent = start, zero
+                    for t in range(steps):
+                        v += drive[c, m, t] + more
+                        n = min(max(np.floor(v / theta), zero), most)
+                        v -= n * theta
+                        sent += n
+                    miss = sent * theta * (one / steps) - target[c, m]
+                    total += miss * miss
+                found[c, k, h] = total

@@ -83,9 +83,11 @@ class _Builder:
         node = self.network.nodes[name]
         self.nodes[name] = node
         biases: dict[tuple[str, ...], Array] = {}  # a synapse with several sources adds its bias once
+        told: set[tuple[str, ...]] = set()  # so it does before an output, on the first of its paths
         for path in paths_into(self.network, name):
             if isinstance(node, Output):
-                self._join(path, self._as_it_is(path), path.synapses)
+                self._join(path, self._as_it_is(path, told), path.synapses)
+                told |= {path.synapses[i:] for i in range(len(path.synapses))}
                 continue
             chain = self._compose(path)
             self._join(path, chain, self._bases(path, chain))
@@ -113,11 +115,12 @@ class _Builder:
             chain.append(Scale(scale=real(1.0)))
         return [*first, *chain, *([Delay(steps=delay)] if delay else [])]
 
-    def _as_it_is(self, path: Path) -> list[Synapse]:
-        """The synapses before an output, averages as convolutions."""
+    def _as_it_is(self, path: Path, told: set[tuple[str, ...]]) -> list[Synapse]:
+        """The synapses before an output, averages as convolutions, without the biases that other paths have ``told``."""
         before = zip((path.source, *path.synapses), path.synapses, strict=False)
         nodes = [(self._synapse(name), self.shapes[source]) for source, name in before]
-        return [algebra.depthwise(n, shape) if isinstance(n, AvgPool2d) else n for n, shape in nodes]
+        chain = [algebra.depthwise(n, shape) if isinstance(n, AvgPool2d) else n for n, shape in nodes]
+        return [algebra.without_bias(n) if path.synapses[i:] in told else n for i, n in enumerate(chain)]
 
     def _biases(self, path: Path) -> Iterator[tuple[tuple[str, ...], Array]]:
         """(the synapse and those after it, what its bias adds to the target at every step) of a path."""

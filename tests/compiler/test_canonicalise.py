@@ -223,6 +223,22 @@ def test_layers_before_the_output_stay_and_averages_become_convolutions() -> Non
     assert_same_spikes(network, after, spikes(2, 4, 4))
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["last", "before another"])
+def test_a_biased_layer_before_the_output_adds_its_bias_once_whatever_reaches_it(after: bool) -> None:
+    nodes: dict[str, Node] = {
+        "input": Input(shape=(3,)), "a": IF(shape=(3,)), "b": IF(shape=(3,), threshold=np.float64(1.3)),
+        "l": Affine(weight=RNG.normal(size=(2, 3)), bias=np.array([1.0, -0.5])), "output": Output(shape=(2,)),
+    }
+    pairs = [("input", "a"), ("a", "b"), ("a", "l"), ("b", "l")]
+    if after:
+        nodes["m"] = Affine(weight=RNG.normal(size=(2, 2)), bias=np.array([0.25, 2.0]))
+        pairs += [("l", "m"), ("b", "other"), ("other", "m"), ("l", "output")]
+        nodes["other"] = Linear(weight=RNG.normal(size=(2, 3)))
+    network = Network(nodes, tuple(Edge(*p) for p in [*pairs, ("m" if after else "l", "output")]))
+    assert_same_spikes(network, canonicalise(network), spikes(3))
+    assert_same_spikes(network, canonicalise(canonicalise(network)), spikes(3))
+
+
 def test_time_constants_must_be_settled_first() -> None:
     neuron = LIF(shape=(2,), continuous=Continuous(tau_mem=np.float64(0.1), rule="euler"))
     network = between((2,), ("dense", Affine(weight=np.ones((2, 2)), bias=np.ones(2))), neuron=neuron)

@@ -6,7 +6,7 @@ import re
 
 from d2e.ir.errors import UnsupportedError
 
-_NEURONS = "Use a spiking neuron (d2e.nn.IF, LIF, …), or turn the trained ANN into a spiking network first."
+_NEURONS = "Use a spiking neuron (d2e.nn.IF, LIF, …), or turn the trained ANN into a spiking network: d2e convert."
 _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "D2E-LAYER-001", "takes a maximum, which spikes cannot carry",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
-@njit(nogil=True, cache=True, parallel=True)
+@njit(nogil=True, cache=True)
 def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def]
     """v += drive + bias; n = min(max(floor(v / threshold), 0), most); v -= n * threshold, for every step.
 
@@ -19,7 +19,7 @@ def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def
     batch, steps, size = n.shape
     moving = drive.shape[1] > 1
     zero = drive.dtype.type(0)
-    for b in prange(batch):
+    for b in range(batch):
         v = start.copy()
         for t in range(steps):
             row = drive[b, t if moving else 0]
@@ -31,7 +31,7 @@ def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def
                 out[i] = np.uint8(k)
 
 
-@njit(nogil=True, cache=True, parallel=True)
+@njit(nogil=True, cache=True)
 def errors(drive, target, candidates, held, most, found):  # type: ignore[no-untyped-def]
     """Squared error of the mean payload against ``target``, per channel, threshold and hold.
 
@@ -47,7 +47,7 @@ def errors(drive, target, candidates, held, most, found):  # type: ignore[no-unt
     """
     channels, samples, steps = drive.shape
     zero, half, one = drive.dtype.type(0), drive.dtype.type(0.5), drive.dtype.type(1)
-    for c in prange(channels):
+    for c in range(channels):
         for k in range(candidates.shape[1]):
             theta = candidates[c, k]
             for h in range(held.shape[0]):

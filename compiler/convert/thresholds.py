@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 
 from d2e.compiler.convert import kernels
 from d2e.ir.nodes import Array
@@ -67,7 +68,10 @@ def on_drive(
     kind = drive.dtype
     candidates = (around[:, None] * 2.0 ** (np.arange(-6, 7) / _PER_OCTAVE)).astype(kind)
     found = np.zeros((len(drive), candidates.shape[1], len(holds)))
-    kernels.errors(drive, target, candidates, np.asarray(holds, kind), kind.type(most), found)
+    parts = [part for part in np.array_split(np.arange(len(drive)), effective_n_jobs(-1)) if len(part)]
+    Parallel(n_jobs=len(parts), require="sharedmem")(delayed(kernels.errors)(
+        drive[p[0] : p[-1] + 1], target[p[0] : p[-1] + 1], candidates[p[0] : p[-1] + 1], np.asarray(holds, kind),
+        kind.type(most), found[p[0] : p[-1] + 1]) for p in parts)
     best = found.reshape(len(drive), -1).argmin(axis=1)
     at = np.arange(len(drive))
     return candidates[at, best // len(holds)].astype(np.float64), np.asarray(holds, np.float64)[best % len(holds)]

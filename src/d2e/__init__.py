@@ -17,15 +17,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from d2e import nn
     from d2e.compiler.api import compile
+    from d2e.compiler.convert.api import convert
     from d2e.compiler.program import Program, Result, load
     from d2e.compiler.report import Report
 
 _WHERE = {
-    "compile": "d2e.compiler.api", "Program": "d2e.compiler.program", "Result": "d2e.compiler.program",
-    "load": "d2e.compiler.program", "Report": "d2e.compiler.report",
+    "compile": "d2e.compiler.api", "convert": "d2e.compiler.convert.api",
+    "Program": "d2e.compiler.program", "Result": "d2e.compiler.program", "load": "d2e.compiler.program",
+    "Report": "d2e.compiler.report",
 }
 
-__all__ = ["Program", "Report", "Result", "__version__", "compile", "load", "nn"]
+__all__ = ["Program", "Report", "Result", "__version__", "compile", "convert", "load", "nn"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,175 @@
+"""Adaptive Calibration of ResNet-20 on CIFAR-10: every part of the method at several time steps, on the whole test set.
+
+    python benchmarks/adaptive.py --data DIR [--steps 4,8] [--images 10000]
+
+For the data see resnet20.py. Rows are kept in results/adaptive.jsonl as they are measured, a later run measures what is
+missing; results/adaptive.txt and adaptive.svg are made of all rows. Synops are spikes times synapses reached, a burst of n
+counted n times ("messages": once, as where it travels as one graded spike). Test images and labels choose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import resnet20
+
+import d2e
+from d2e.compiler.convert.calibrate import State
+from d2e.compiler.convert.engine import Burst, activate, simulate, synops
+from d2e.compiler.convert.skeleton import Skeleton
+from d2e.ir import Network
+
+HERE = Path(__file__).parent / "results"
+FITTED, CHUNK = 512, 125
+PAPER = {"calibrate": "light"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain IF (phi 1)": {**PAPER, "max_burst": 1},
+    "uniform phi 2": {**PAPER, "max_burst": 2},
+    "uniform phi 3": {**PAPER, "max_burst": 3},
+    "uniform phi 4": {**PAPER, "max_burst": 4},
+    "AdaFire (paper)": {**PAPER, "search": "paper", "budget": 0.8},
+    "uniform phi 2, ours": {"max_burst": 2},
+    "uniform phi 3, ours": {"max_burst": 3},
+    "uniform phi 4, ours": {"max_burst": 4},
+    "search 0.9": {"budget": 0.9},
+    "search 0.8": {"budget": 0.8},
+    "search 0.6": {"budget": 0.6},
+    "search 0.9 + SSC": {"budget": 0.9, "compress": 0.5},
+    "search 0.9 + IAT": {"budget": 0.9, "early_exit": 0.3},
+    "search 0.9 + SSC + IAT": {"budget": 0.9, "compress": 0.5, "early_exit": 0.3},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data")
+    parser.add_argument("--steps", default="1,2,4,8,16")
+    parser.add_argument("--images", type=int, default=10000)
+    parser.add_argument("--only", help="variants, comma separated")
+    given = parser.parse_args()
+    data = resnet20.folder(given.data)
+    model = resnet20.trained(data)
+    calibration = resnet20.images(data, "train_10k", FITTED + 2000)[0]
+    x, y = resnet20.images(data, "test", given.images)
+    kept = HERE / "adaptive.jsonl"
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    for steps in map(int, given.steps.split(",")):
+        for name, options in VARIANTS.items():
+            wanted = {"steps": steps, "variant": name, "images": len(x)}
+            known = any(wanted.items() <= row.items() for row in rows)
+            if known or (given.only and name not in given.only.split(",")) or ("IAT" in name and steps < 3):
+                continue
+            begun = time.perf_counter()
+            network = d2e.convert(model, calibration=calibration, calibration_samples=FITTED, input_shape=(3, 32, 32),
+                                  time_steps=steps, **options)
+            row = {**wanted, "seconds": round(time.perf_counter() - begun), **measured(network, x, y)}
+            rows.append(row)
+            with kept.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(line(row), flush=True)
+    ann = accuracy_of_ann(model, x, y)
+    text = table(rows, ann, len(x))
+    (HERE / "adaptive.txt").write_text(text)
+    chart(rows, HERE / "adaptive.svg", ann)
+    print(text)
+
+
+def spiking(network: Network) -> State:
+    """A converted network for the conversion's engine, which equals the reference and is quick on the whole test set."""
+    skeleton = Skeleton(network)
+    plan = {}
+    for layer in skeleton.rectifiers:
+        node = network.neuron(layer.name)
+        one = (layer.channels, *[1] * (len(layer.shape) - 1))
+        per = [np.broadcast_to(v, one).ravel() for v in (node.threshold, node.v_init)]
+        plan[layer.name] = Burst(per[0], per[1], np.zeros(layer.channels), node.max_spikes)
+    return State(skeleton, plan)
+
+
+def measured(network: Network, x: Any, y: Any) -> dict[str, Any]:
+    """Accuracy, mean steps, spikes, synops; up to each sample's exit where the network has a rule."""
+    state, steps, rule = spiking(network), int(network.input.time_steps or 1), network.output.exit
+    right, full, ran, spikes, total, messages = 0, np.zeros(steps), 0, 0, 0.0, 0.0
+    for i in range(0, len(x), CHUNK):
+        part, labels = x[i : i + CHUNK], y[i : i + CHUNK]
+        n, evidence = simulate(state.skeleton, state.plan, part, steps)
+        answers = evidence.argmax(axis=2)
+        full += (answers == labels[:, None]).sum(axis=0)
+        at = np.full(len(part), steps) if rule is None else rule.steps(evidence, "last")
+        right += int((answers[np.arange(len(at)), at - 1] == labels).sum())
+        ran += int(at.sum())
+        if rule is not None:
+            for each in n.values():
+                each[np.arange(steps)[None] >= at[:, None]] = 0
+        spikes += sum(int(each.sum(dtype=np.int64)) for each in n.values())
+        total += sum(synops(state.skeleton, n).values()) * len(part)
+        messages += sum(synops(state.skeleton, n, messages=True).values()) * len(part)
+    return {
+        "accuracy": right / len(x), "accuracy_full": full[-1] / len(x), "mean_steps": ran / len(x),
+        "spikes": spikes / len(x), "synops": total / len(x), "messages": messages / len(x),
+        "bursts": list(network.metadata["conversion"]["bursts"].values()),
+        "ratios": list(network.metadata["conversion"]["ratios"].values()),
+    }
+
+
+def accuracy_of_ann(model: Any, x: Any, y: Any) -> float:
+    from d2e.compiler.convert.skeleton import integrated
+    from d2e.compiler.frontends.ann import load_ann
+
+    skeleton = Skeleton(integrated(load_ann(model, input_shape=(3, 32, 32))))
+    right = 0
+    for i in range(0, len(x), CHUNK):
+        answers = activate(skeleton, x[i : i + CHUNK])[1]["readout"].argmax(axis=1)
+        right += int((answers == y[i : i + CHUNK]).sum())
+    return right / len(x)
+
+
+def line(row: dict[str, Any]) -> str:
+    return (f"{row['steps']:>3}  {row['variant']:<24}{100 * row['accuracy']:8.2f}{row['mean_steps']:8.2f}"
+            f"{row['spikes'] / 1e3:10.0f} k{row['synops'] / 1e6:10.1f} M{row['messages'] / 1e6:10.1f} M{row['seconds']:8} s")
+
+
+def table(rows: list[dict[str, Any]], ann: float, images: int) -> str:
+    own = [row for row in rows if row["images"] == images]
+    order = list(VARIANTS)
+    own.sort(key=lambda row: (row["steps"], order.index(row["variant"])))
+    head = f"{'T':>3}  {'variant':<24}{'%':>8}{'steps':>8}{'spikes':>12}{'synops':>12}{'messages':>12}{'convert':>10}"
+    return "\n".join([
+        f"ResNet-20 on CIFAR-10, {images} test images; ANN {100 * ann:.2f} %. python benchmarks/adaptive.py --data DIR",
+        "spikes and synops per image; messages: a burst counts once; convert: seconds on this machine, search included",
+        head, *map(line, own),
+    ]) + "\n"
+
+
+def chart(rows: list[dict[str, Any]], path: Path, ann: float) -> None:
+    """Accuracy against synops; the line joins networks of 16 levels per neuron (T * phi = 16)."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "d2e"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    groups = {"uniform, paper": ("uniform phi 2", "uniform phi 3", "uniform phi 4", "plain IF (phi 1)"),
+              "uniform, ours": tuple(v for v in VARIANTS if "ours" in v), "AdaFire (paper)": ("AdaFire (paper)",),
+              "search": tuple(v for v in VARIANTS if v.startswith("search") and "+" not in v),
+              "search + SSC/IAT": tuple(v for v in VARIANTS if "+" in v)}
+    for label, names in groups.items():
+        own = [r for r in rows if r["variant"] in names]
+        axes.scatter([r["synops"] / 1e6 for r in own], [100 * r["accuracy"] for r in own], s=18, label=label)
+    level = sorted((r for r in rows if r["variant"] in groups["uniform, paper"] and r["steps"] * r["bursts"][0] == 16),
+                   key=lambda r: -r["steps"])
+    axes.plot([r["synops"] / 1e6 for r in level], [100 * r["accuracy"] for r in level], ":k", label="T phi = 16")
+    axes.axhline(100 * ann, color="black", linewidth=0.8, label="ANN")
+    axes.set(xlabel="synops per image, millions", ylabel="accuracy, %", ylim=(70, 93), title="ResNet-20, CIFAR-10")
+    axes.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -51,11 +51,18 @@ PRESETS: dict[str, Calibration] = {
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A spiking network and what it does on the calibration images; layers that are not set yet are missing."""
+    """A spiking network and what it does on the calibration images; layers that are not set yet are missing.
+
+    Attributes:
+        skeleton: with the weights as they are calibrated.
+        plan, spikes: of every population.
+        shifts: what the calibration of its weights adds to a population's bias [C].
+    """
 
     skeleton: Skeleton
     plan: Mapping[str, Burst] = field(default_factory=dict)
     spikes: Mapping[str, Array] = field(default_factory=dict)
+    shifts: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Calibrator:
@@ -94,11 +101,11 @@ class Calibrator:
             skeleton, shift = weights.calibrated(
                 skeleton, state.plan, layer, state.spikes, self.received[layer.name], self.images, options.weights, rng,
             )
-            state = replace(state, skeleton=skeleton)
-        elif layer.name in state.plan and options.weights:
-            shift = state.plan[layer.name].shift
+            state = replace(state, skeleton=skeleton, shifts={**state.shifts, layer.name: shift})
+        shift = state.shifts.get(layer.name, shift)
         neurons = self._thresholds(state, layer, most, shift, rng)
-        neurons = replace(neurons, threshold=neurons.threshold * ratio, start=neurons.start * ratio)
+        neurons = replace(neurons, threshold=neurons.threshold * ratio, start=neurons.start * ratio,
+                          shift=shift + (neurons.shift - shift) * ratio)
         return self._corrected(state, layer, neurons)
 
     def _thresholds(self, state: State, layer: Layer, most: int, shift: Array, rng: np.random.Generator) -> Burst:

@@ -159,6 +159,15 @@ def test_since_keeps_the_layers_that_are_set(name, preset):
     assert all(coarse.plan[layer.name].most == 1 for layer in found.skeleton.rectifiers[2:])
 
 
+@pytest.mark.parametrize("name", ["conv", "residual"])
+def test_a_layer_set_anew_is_the_same(name):
+    found = calibrator(name, PRESETS["advanced"])
+    state = found.every(bursts(found))
+    for layer in found.skeleton.rectifiers:
+        anew = found.layer(state, layer, 4, with_weights=False)
+        assert_same(anew, state, [layer.name])
+
+
 def test_what_a_state_says_is_what_its_network_does():
     found = calibrator("residual", PRESETS["advanced"])
     state = found.every(bursts(found))

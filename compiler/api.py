@@ -265,7 +265,7 @@ def _report(chip: Target, network: Network, source: Network, meter: _Meter) -> A
         source_kinds={n: source.nodes[n].kind for n in source.populations}, passes=rows, source=meter.before, program=found,
         latency=chip.latency(network) if lowered else None,
         overflows=None if meter.simulated is None else chip.overflows(meter.simulated), state_bits=chip.state_bits,
-        steps=None if meter.data is None else meter.data.frames.shape[1],
+        steps=None if meter.data is None else meter.data.frames.shape[1], data=meter.data,
     )
 
 

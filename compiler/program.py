@@ -179,7 +179,7 @@ class Program:
             bit_exact_with=self.target.bit_exact_with,
             source_kinds=self.populations, passes=rows, source=before, program=found,
             latency=self.target.latency(self.network), overflows=self.target.overflows(self.network),
-            state_bits=self.target.state_bits, steps=data.frames.shape[1],
+            state_bits=self.target.state_bits, steps=data.frames.shape[1], data=data,
         )
 
     # ----- files

@@ -274,5 +274,5 @@ def _accuracy(
     exit_facts = {} if rule is None else {"snn_all_steps": right / total, "mean_steps": exited / total}
     return {
         "ann": before / total, "snn": (right if rule is None else early) / total, **exit_facts, "samples": total,
-        "data_sha256": digest(data.frames, data.labels),
+        "data_sha256": data.fingerprint,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from d2e.compiler import cost
+from d2e.compiler.data import Data
 from d2e.compiler.measure import Measured, comparable
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import HELPER
@@ -21,7 +22,7 @@ def build_report(
     network: Network, *, target: str, engine: str, bit_exact_with: str | None, source_kinds: Mapping[str, str],
     passes: Sequence[Mapping[str, Any]] = (), source: Measured | None = None, program: Measured | None = None,
     latency: int | None = None, overflows: Mapping[str, int] | None = None, state_bits: int = 0,
-    steps: int | None = None,
+    steps: int | None = None, data: Data | None = None,
 ) -> Report:
     """The report of a lowered network.
 
@@ -35,6 +36,7 @@ def build_report(
         overflows: population -> states that left their width in the runs measured.
         state_bits: that width.
         steps: per sample, for the rates.
+        data: that they were measured on.
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
@@ -54,17 +56,27 @@ def build_report(
         totals["cores"] = placement["fit"]["cores"]["used"]
     if latency is not None:
         totals["latency_steps"] = latency
-    data: dict[str, Any] = {
+    conversion = network.metadata.get("conversion", {})
+    report: dict[str, Any] = {
         "schema": SCHEMA, "target": target, "engine": {"name": engine, "bit_exact_with": bit_exact_with},
-        **_accuracy(passes, source, program), **({"early_exit": early} if early else {}), "layers": layers, "totals": totals,
+        **_accuracy(passes, source, program, _of_ann(conversion, data)),
+        **({"conversion": conversion} if conversion else {}),
+        **({"early_exit": early} if early else {}), "layers": layers, "totals": totals,
         **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
         "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {}, state_bits)],
     }
-    return Report(data)
+    return Report(report)
+
+
+def _of_ann(conversion: Mapping[str, Any], data: Data | None) -> dict[str, float]:
+    """The accuracy of the ANN that a network was converted from, where it was measured on these data."""
+    found = conversion.get("accuracy", {})
+    known = data is not None and bool(found) and found["data_sha256"] == data.fingerprint
+    return {"ann": float(found["ann"])} if known else {}
 
 
 def _accuracy(
-    passes: Sequence[Mapping[str, Any]], source: Measured | None, program: Measured | None
+    passes: Sequence[Mapping[str, Any]], source: Measured | None, program: Measured | None, ann: Mapping[str, float]
 ) -> dict[str, Any]:
     if source is None or program is None:
         return {} if program is None or program.accuracy is None else {
@@ -73,7 +85,7 @@ def _accuracy(
     shares = {} if source.accuracy is None or program.accuracy is None else {
         "source": source.accuracy, "program": program.accuracy
     }
-    return {"accuracy": {**shares, "passes": list(passes), "samples": program.samples}}
+    return {"accuracy": {**ann, **shares, "passes": list(passes), "samples": program.samples}}
 
 
 def _early_exit(network: Network, program: Measured | None, steps: int | None) -> dict[str, Any]:

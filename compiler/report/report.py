@@ -77,7 +77,8 @@ class Report:
         passes = accuracy["passes"]
         if "source" in accuracy:
             drop = accuracy["source"] - accuracy["program"]
-            lines = [f"accuracy   {_percent(accuracy['source'])} float -> {_percent(accuracy['program'])} program "
+            ann = f"{_percent(accuracy['ann'])} ANN -> " if "ann" in accuracy else ""
+            lines = [f"accuracy   {ann}{_percent(accuracy['source'])} float -> {_percent(accuracy['program'])} program "
                      f"({_points(-drop)} points, {accuracy['samples']} samples)"]
         else:
             lines = ["accuracy   not measured (the data have no labels)"]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2e.compiler.nn import Recurrent, Sequential, SumPool2d, TimeFolded
+from d2e.compiler.nn import Recurrent, Residual, Sequential, SumPool2d, TimeFolded
 from d2e.compiler.nn.neurons import NEURONS
 from d2e.ir.errors import UsageError
 
@@ -36,7 +36,7 @@ def allowed_classes() -> list[Any]:
         cls for cls in vars(nn).values()
         if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__ in _paths()
     ]
-    return [*layers, *NEURONS, Recurrent, Sequential, SumPool2d, TimeFolded]
+    return [*layers, *NEURONS, Recurrent, Residual, Sequential, SumPool2d, TimeFolded]
 
 
 def _paths() -> set[str]:

@@ -1,4 +1,4 @@
-"""Modules around the neurons: time folded into the batch for torch layers, recurrence, sum pooling."""
+"""Modules around the neurons: time folded into the batch for torch layers, recurrence, skips, sum pooling."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ class Recurrent(nn.Module):
     def forward(self, current: Tensor) -> Tensor:
         """Payloads [batch, time, *shape], from rest."""
         return run(current, self.neuron.values(), self.neuron.rules, self.layer)
+
+
+class Residual(nn.Module):
+    """``body(x) + x``: a skip connection in a model that is saved whole, which torch.nn has no layer for.
+
+    Args:
+        body: keeps the shape; where it holds neurons a `Sequential` of this package.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """The sum, of [batch, *shape] or [batch, time, *shape] as the body takes it."""
+        total: Tensor = self.body(frames) + frames
+        return total
 
 
 class SumPool2d(nn.Module):

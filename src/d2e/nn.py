@@ -9,6 +9,7 @@ from d2e.compiler.nn import (
     Neuron,
     Options,
     Recurrent,
+    Residual,
     Sequential,
     SumPool2d,
     TimeFolded,
@@ -16,6 +17,6 @@ from d2e.compiler.nn import (
 )
 
 __all__ = [
-    "IF", "LI", "LIF", "CubaLIF", "MultiThreshold", "Neuron", "Options", "Recurrent", "Sequential",
-    "SumPool2d", "TimeFolded", "save",
+    "IF", "LI", "LIF", "CubaLIF", "MultiThreshold", "Neuron", "Options", "Recurrent", "Residual",
+    "Sequential", "SumPool2d", "TimeFolded", "save",
 ]

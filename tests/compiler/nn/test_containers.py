@@ -1,10 +1,15 @@
-"""Sequential, TimeFolded, Recurrent and SumPool2d: frame by frame, and trainable."""
+"""Sequential, TimeFolded, Recurrent, Residual and SumPool2d: frame by frame, and trainable."""
 
 import pytest
 import torch
 from torch import nn
 
 import d2e.nn as dn
+from d2e.compiler.convert.engine import activate
+from d2e.compiler.convert.skeleton import Skeleton, integrated
+from d2e.compiler.frontends.ann import load_ann
+from d2e.compiler.frontends.files import load_model
+from d2e.ir import reference
 from d2e.ir.errors import UsageError
 
 
@@ -58,6 +63,34 @@ def test_recurrent_refuses_what_it_cannot_mean(make):
     with pytest.raises(UsageError) as caught:
         make()
     assert caught.value.code == "D2E-NN-002"
+
+
+def test_residual_adds_its_input_in_time_and_without():
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    frames = torch.rand(3, 5, 2, 4, 4)
+    plain = dn.Residual(nn.Sequential(conv, nn.ReLU()))
+    torch.testing.assert_close(plain(frames[:, 0]), conv(frames[:, 0]).relu() + frames[:, 0])
+    torch.testing.assert_close(dn.Sequential(plain, dn.LI(0.0))(frames)[:, 2], plain(frames[:, 2]))
+    spiking = dn.Residual(dn.Sequential(conv, dn.IF(0.2)))
+    torch.testing.assert_close(dn.Sequential(spiking, dn.LI(0.0))(frames), spiking.body(frames) + frames)
+
+
+@pytest.mark.parametrize("spiking", [False, True])
+def test_a_residual_is_read_from_a_file_that_runs_no_code(tmp_path, spiking):
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    body = dn.Sequential(conv, dn.IF(0.2)) if spiking else nn.Sequential(conv, nn.ReLU(), nn.Conv2d(2, 2, 1))
+    kind = dn.Sequential if spiking else nn.Sequential
+    model = kind(dn.Residual(body), dn.IF(0.37) if spiking else nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    dn.save(model, tmp_path / "model.pt", input_shape=(2, 4, 4))
+    x = torch.randint(0, 2, (6, 5, 2, 4, 4)).float()
+    with torch.no_grad():
+        if spiking:
+            found = reference.run(load_model(tmp_path / "model.pt"), x.numpy().astype(int)).output
+            torch.testing.assert_close(torch.from_numpy(found).float(), model(x))
+        else:
+            skeleton = Skeleton(integrated(load_ann(tmp_path / "model.pt")))
+            logits = activate(skeleton, x[:, 0].numpy())[1][skeleton.readout.name]
+            torch.testing.assert_close(torch.from_numpy(logits), model(x[:, 0]))
 
 
 def test_sum_pool_is_average_times_window():

@@ -79,6 +79,31 @@ def check_folder(target: Path) -> None:
         raise _unwritable(above)
 
 
+def check_file(target: Path, suffix: str) -> None:
+    """Raise unless a file may be written to ``target``, whose folder need not be there; leaves nothing behind.
+
+    Raises:
+        UsageError: D2E-FILE-001 for another suffix, D2E-FILE-011 where nothing can be written.
+    """
+    if target.suffix != suffix:
+        raise UsageError("D2E-FILE-001", f"cannot write {str(target)!r}: it is a {suffix} file",
+                         hint=f"Give -o a name that ends in {suffix}.")
+    made: list[Path] = []
+    try:
+        if target.is_dir():
+            raise IsADirectoryError("it is a folder")
+        folder = target.absolute().parent
+        made = [p for p in (folder, *folder.parents) if not p.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(prefix=f".{target.name}.", suffix=".tmp", dir=folder).close()
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
 def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
     why = f": {error.strerror or error}" if error else ""
     return UsageError("D2E-FILE-011", f"nothing can be written to {path}{why}", hint="Choose another folder with -o.")

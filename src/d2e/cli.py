@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -18,25 +17,18 @@ from typing import Any
 import typer
 
 from d2e import options as to
-
-_EXITS = (
-    "Exit codes: 0 ok, 1 internal error, 2 usage, 3 unsupported or does not fit, 4 verification gate failed, "
-    "5 SDK or device missing."
-)
+from d2e.cli_convert import convert_command
+from d2e.shell import EXITS, default_path, limits, say, shape, stdout_free
 
 app = typer.Typer(
     name="d2e", help="Put trained spiking neural networks on neuromorphic chips, every spike predicted bit for bit.",
-    epilog=_EXITS, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    epilog=EXITS, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )
 lava_app = typer.Typer(
     help="The private environment of lava-nc, the oracle of the Loihi 2 simulator.", no_args_is_help=True,
 )
 app.add_typer(lava_app, name="lava")
 _compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
@@ -47,13 +39,13 @@ def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
         if verbose and step.measured:
             figures = {k: v for k, v in step.measured.items() if k != "pass"}
             line += "; " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
-        _say(line)
+        say(line)
 
     return listen
 
 
-@_compile_app.command(epilog=_EXITS)
-@app.command("compile", epilog=_EXITS)
+@_compile_app.command(epilog=EXITS)
+@app.command("compile", epilog=EXITS)
 def compile_command(  # every option is a keyword of d2e.compile (a test holds it)
     model: to.Model, target: to.Target = "loihi2-sim", weight_bits: to.WeightBits = "8",
     budget: to.Budget = None, scale: to.Scale = "auto",
@@ -73,56 +65,27 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
     options = dict(locals())
     for shown in ("check", "as_json", "quiet", "verbose", "output", "model"):
         options.pop(shown)
-    options["input_shape"], options["input_range"] = _shape(input_shape), _range(input_range)
+    options["input_shape"], options["input_range"] = shape(input_shape), limits(input_range)
     if check:
         _check(model, options, as_json)
         return
     from d2e.compiler.files import check_folder
 
-    folder = output or _default_folder(model, target)
+    folder = output or default_path(model, target)
     check_folder(Path(folder))
     import d2e
 
-    with _stdout_free(as_json):
+    with stdout_free(as_json):
         program = d2e.compile(model, listen=_progress(quiet, verbose), **options)
     written = program.target.lowered(program.network)
     if written:
         program.save(folder)
     else:
-        _say(f"stopped after {program.stages[-1][0]}: nothing written, the target cannot run it yet")
+        say(f"stopped after {program.stages[-1][0]}: nothing written, the target cannot run it yet")
     print(program.report.json() if as_json else program.report.text(folder if written else None), end="")
 
 
-def _stdout_free(as_json: bool) -> contextlib.AbstractContextManager[Any]:
-    """With --json, what passes print goes to stderr."""
-    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    from d2e.ir import UsageError
-
-    try:
-        return tuple(int(n) for n in text.split(","))
-    except ValueError:
-        raise UsageError("D2E-USE-001", f"{text!r} is no shape", hint="Write --input-shape 1,28,28.") from None
-
-
-def _range(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    from d2e.ir import UsageError
-
-    try:
-        return tuple(float(x) for x in text.split(","))
-    except ValueError:
-        raise UsageError("D2E-USE-001", f"{text!r} is no range", hint="Write --input-range 0,1.") from None
-
-
-def _default_folder(model: str, target: str) -> str:
-    stem = model.rpartition(":")[2] if ":" in model and not os.path.exists(model) else Path(model).stem
-    return str(Path("build") / f"{stem}-{target.partition('{')[0]}")
+app.command("convert", epilog=EXITS)(convert_command)
 
 
 def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
@@ -133,7 +96,7 @@ def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     code = 0
     try:
-        with _stdout_free(as_json):
+        with stdout_free(as_json):
             program = d2e.compile(model, **options)
         found += [{"severity": "warning", **w} for w in program.report["warnings"]]
     except UsageError:
@@ -169,7 +132,7 @@ def check_command(
     options = dict(locals())
     for shown in ("model", "as_json", "against_source", "data", "samples"):
         options.pop(shown)
-    options["input_shape"], options["input_range"] = _shape(input_shape), _range(input_range)
+    options["input_shape"], options["input_range"] = shape(input_shape), limits(input_range)
     if not against_source:
         _check(model, options, as_json)
         return
@@ -182,7 +145,7 @@ def _against(model: str, data: str | None, samples: int, options: dict[str, Any]
     from d2e.compiler.frontends import against
     from d2e.ir import GateError
 
-    with _stdout_free(as_json):
+    with stdout_free(as_json):
         found = against.check_source(model, data, samples=samples, **options)
     print(json.dumps(against.told(found), indent=1) if as_json else against.text(found))
     if found.agreement < against.ENOUGH:
@@ -233,7 +196,7 @@ def inspect_command(
         print(to_text(replace(program.network, metadata=shown)), end="")
         return
     network = load_model(
-        path, input_shape=_shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
+        path, input_shape=shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
         allow_pickle=allow_pickle,
     )
     if not _written(network, output, nir_compat):
@@ -275,7 +238,7 @@ def lava_install(path: to.LavaFolder = None, python: to.LavaPython = None) -> No
     """Install lava-nc 0.10.0 and lava-dl 0.6.0 in an environment of their own and try it."""
     from d2e.backends.loihi2.lava import env
 
-    env.install(Path(path) if path else env.user_folder(), python, _say)
+    env.install(Path(path) if path else env.user_folder(), python, say)
 
 
 @lava_app.command("check")
@@ -313,7 +276,7 @@ def _guarded(command: Callable[..., Any]) -> None:
     except Exception as error:
         code = _fail(error)
     if code == 130:
-        _say("interrupted")
+        say("interrupted")
     sys.exit(code)
 
 
@@ -327,15 +290,15 @@ def _fail(error: Exception) -> int:
     from d2e.ir.errors import D2EError
 
     if isinstance(error, D2EError):
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
     if hasattr(error, "format_message"):  # typer's: the command line itself is wrong
-        _say(f"error: {error.format_message().rstrip('.')}. See {Path(sys.argv[0]).name} --help.")
+        say(f"error: {error.format_message().rstrip('.')}. See {Path(sys.argv[0]).name} --help.")
         return 2
     with tempfile.NamedTemporaryFile("w", prefix="d2e-", suffix=".log", delete=False, encoding="utf-8") as log:
         log.write("".join(traceback.format_exception(error)))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    _say(f"internal error: {' '.join(dict.fromkeys((lines[0], lines[-1])))}\n"
+    say(f"internal error: {' '.join(dict.fromkeys((lines[0], lines[-1])))}\n"
          f"This is a fault of d2e, please report it with {log.name}")
     return 1
 

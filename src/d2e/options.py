@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 _MODEL, _TARGET, _DATA, _PASSES, _SHOWN = "Model", "Target", "Data", "Passes", "Output"
+_NEURONS, _SEARCH, _WORK = "Neurons", "Search", "Work"
 
 
 def _option(panel: str, text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
@@ -60,6 +61,35 @@ Output = Annotated[str | None, _option(
 Json = Annotated[bool, _option(_SHOWN, "Print the result as JSON on stdout, and nothing else there.", "--json")]
 Quiet = Annotated[bool, _option(_SHOWN, "No progress lines.", "--quiet", "-q")]
 Verbose = Annotated[bool, _option(_SHOWN, "What each pass measured.", "--verbose", "-v")]
+Ann = Annotated[str, typer.Argument(help=".pt of a ReLU network, or pkg.module:factory.", metavar="MODEL")]
+Method = Annotated[str, _option(_NEURONS, "How the network is converted: adaptive.", "--method", metavar="NAME")]
+Images = Annotated[str, _option(
+    _DATA, "Images (.npz with x) as the model takes them; labels are not used.", "--calibration", metavar="FILE")]
+FitSamples = Annotated[int, _option(
+    _DATA, "At most so many of them set the neurons; those beyond serve --early-exit.", metavar="N")]
+Compared = Annotated[str | None, _option(
+    _DATA, "Images and labels (.npz with x, y) on which both networks are compared.", "--eval", metavar="FILE")]
+Steps = Annotated[int, _option(_NEURONS, "Steps per sample (T).", "--time-steps", "-T", metavar="N")]
+MaxBurst = Annotated[int, _option(_NEURONS, "Most spikes per neuron and step (phi).", metavar="N")]
+Calibrate = Annotated[str, _option(
+    _NEURONS, "none, light (as published), potential or advanced.", "--calibrate", metavar="NAME")]
+Search = Annotated[str, _option(
+    _SEARCH, "With --budget, how layers get their bursts: none, paper or descent.", metavar="NAME")]
+SynopsBudget = Annotated[float | None, _option(
+    _SEARCH, "Most synaptic operations: a share, up to 1, of those without it, or how many.", "--budget", metavar="X")]
+Compress = Annotated[float | None, _option(
+    _SEARCH, "Share by which the divergence from the ANN may grow for fewer spikes.", metavar="X")]
+EarlyExit = Annotated[float | None, _option(
+    _SEARCH, "Points of answers that may change by reading them early.", metavar="PP")]
+ExitRule = Annotated[str, _option(
+    _SEARCH, "Of --early-exit: calibrated, fixed, eq17-code or eq17-text.", metavar="NAME")]
+Seed = Annotated[int, _option(_WORK, "Of the neurons that calibration looks at.", metavar="N", min=0)]
+Jobs = Annotated[int | None, _option(_WORK, "Measurements at a time; one per core unless stated.", metavar="N", min=1)]
+Cluster = Annotated[str | None, _option(_WORK, "Address of a Dask scheduler, or local.", metavar="ADDRESS")]
+Resume = Annotated[str | None, _option(
+    _WORK, "Keeps what is measured; a run that was cut off goes on with it.", metavar="FILE")]
+Converted = Annotated[str | None, _option(
+    _SHOWN, "The network, .nir; build/MODEL-METHOD.nir unless stated.", "--output", "-o", metavar="FILE")]
 Check = Annotated[bool, _option(_SHOWN, "Only say what would stop it; write nothing.", "--check")]
 Program = Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")]
 Anything = Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")]

@@ -1,0 +1,95 @@
+"""What a conversion found, as at most fifteen lines of text."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from d2e.ir import Network
+
+_WIDTH = 140
+
+
+def text(network: Network, path: str | None = None, *, calibration: str | None = None, eval: str | None = None) -> str:
+    """The last screen, from ``metadata["conversion"]``.
+
+    Args:
+        network: made by `d2e.convert`.
+        path: of its file.
+        calibration, eval: data for the command that compiles it.
+    """
+    facts = network.metadata["conversion"]
+    place = {name: i for i, name in enumerate(network.nodes)}
+    layers = sorted(facts["bursts"], key=lambda name: place.get(name, len(place)))  # a file has them by name
+    neurons = sum(math.prod(network.neuron(name).shape) for name in network.populations)
+    lines = [
+        _method(facts), f"network    {len(layers)} layers and a readout, {neurons:,} neurons",
+        f"bursts     {_runs([facts['bursts'][name] for name in layers])} (spikes per step x layers, from the front)",
+        *_ratios({name: facts["ratios"][name] for name in layers}), *_figures(facts), *_early_exit(facts), _accuracy(facts),
+    ]
+    return "\n".join([*map(_clip, lines), *_written(path, calibration, eval)]) + "\n"
+
+
+def _method(facts: Mapping[str, Any]) -> str:
+    line = (f"method     {facts['method']}, T {facts['time_steps']}, phi {facts['max_burst']}, "
+            f"calibration {facts['calibrate']}")
+    if "budget" in facts["search"]:
+        line += f", search {facts['search']['name']} with budget {facts['search']['budget']:g}"
+    return line + (f", compressed by up to {facts['compress']:g} of the divergence" if "compress" in facts else "")
+
+
+def _runs(values: list[int]) -> str:
+    """4, 4, 3 as "4x2 3x1"."""
+    return " ".join(f"{value}x{len(list(run))}" for value, run in groupby(values))
+
+
+def _ratios(ratios: Mapping[str, float]) -> list[str]:
+    """Those that are not 1, each with its layers."""
+    found = sorted({ratio for ratio in ratios.values() if ratio != 1})
+    parts = [f"{ratio:g} times at {', '.join(n for n, r in ratios.items() if r == ratio)}" for ratio in found]
+    return [f"ratios     thresholds {'; '.join(parts)}"] if parts else []
+
+
+def _figures(facts: Mapping[str, Any]) -> list[str]:
+    samples = facts["samples"]
+    return [
+        f"divergence {facts['kl']:.3g} nats (KL) from the ANN on {samples['held']:,} held-out samples; "
+        f"{samples['fit']:,} set the neurons",
+        f"activity   {facts['spikes_per_sample']:,.1f} spikes, {facts['synops_per_sample']:,.0f} synops per sample in all "
+        f"{facts['time_steps']} steps",
+    ]
+
+
+def _early_exit(facts: Mapping[str, Any]) -> list[str]:
+    found = facts.get("early_exit")
+    if not found:
+        return []
+    allowed = "" if found["rule"] == "eq17-code" else f"; it may change {found['allowed']:g} points of the answers"
+    return [f"early exit by the rule {found['rule']!r}{allowed}"]
+
+
+def _accuracy(facts: Mapping[str, Any]) -> str:
+    found = facts.get("accuracy")
+    if not found:
+        return "accuracy   not measured (give --eval)"
+    line = (f"accuracy   {100 * found['ann']:.2f} % ANN -> {100 * found['snn']:.2f} % SNN "
+            f"({100 * (found['snn'] - found['ann']) + 0.0:+.2f} points, {found['samples']:,} samples)")
+    if "mean_steps" not in found:
+        return line
+    return (f"{line} in {found['mean_steps']:.2f} of {facts['time_steps']} steps in the mean; "
+            f"all steps: {100 * found['snn_all_steps']:.2f} %")
+
+
+def _written(path: str | None, calibration: str | None, eval: str | None) -> list[str]:
+    if path is None:
+        return []
+    file, images, labelled = (shlex.quote(name) if name else "FILE" for name in (path, calibration, eval))
+    return [f"written    {path}",
+            f"next       d2e-compile {file} --target loihi2-sim --calibration {images} --eval {labelled}"]
+
+
+def _clip(line: str) -> str:
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -139,7 +139,7 @@ def spiking_readout(network: Network) -> Network:
 
 
 def test_single_spikes_in_more_steps_go_to_speck():
-    """The chip fires once per event and adds biases on a clock of its own: bursts lose there, single spikes hardly."""
+    """With a readout that fires, of a network without bursts; the chip sends one spike per event."""
     network = spiking_readout(convert(time_steps=32, max_burst=1, eval=None))
     report = compile_(network, "speck2f-sim", encoder="rate", eval_samples=200).report
     assert report["accuracy"]["source"] >= 0.985

@@ -13,11 +13,12 @@ from joblib import parallel_config
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.convert import exits
+from d2e.compiler.convert.adafire import AdaFire
 from d2e.compiler.convert.build import network_of
 from d2e.compiler.convert.calibrate import PRESETS, Calibration, Calibrator, State
 from d2e.compiler.convert.engine import MOST_SPIKES, activate, simulate, synops
 from d2e.compiler.convert.evaluate import Bench, Listen, divergence
-from d2e.compiler.convert.search import Search
+from d2e.compiler.convert.prices import Prices
 from d2e.compiler.convert.skeleton import Skeleton, integrated
 from d2e.compiler.convert.store import Store, digest
 from d2e.compiler.frontends.ann import load_ann
@@ -26,9 +27,9 @@ from d2e.ir import EarlyExit, MissingError, Network, UnsupportedError, UsageErro
 from d2e.ir.nodes import Array, Shape
 
 METHODS = ("adaptive",)
-SEARCHES = ("none", "paper", "descent")
+SEARCHES = ("rate-distortion", "paper")
 FEWEST_SAMPLES = 16
-EXIT_SAMPLES = 2000
+HELD_OUT, SEARCHED = 2000, 512
 _HOLD_WITH_EXIT = 0.5
 """Thresholds by which neurons are held back at most where answers shall be right before the last step."""
 _CHUNK = 64
@@ -37,7 +38,7 @@ _CHUNK = 64
 def convert(
     model: Source, *, method: str = "adaptive", calibration: data_sets.Source, calibration_samples: int = 512,
     time_steps: int = 8, max_burst: int = 4, input_shape: Shape | None = None, allow_pickle: bool = False,
-    calibrate: str = "advanced", search: str = "descent", budget: float | None = None, compress: float | None = None,
+    calibrate: str = "advanced", search: str = "rate-distortion", budget: float | None = None, compress: float | None = None,
     early_exit: float | None = None, exit_rule: str = "calibrated", eval: data_sets.Source | None = None,
     eval_samples: int | None = None, seed: int = 0, jobs: int | None = None, cluster: str | None = None,
     resume: str | None = None, output: str | None = None, listen: Listen | None = None,
@@ -50,17 +51,17 @@ def convert(
         model: ``.pt``, ``pkg.module:factory`` or a torch module over [batch, *shape].
         method: "adaptive".
         calibration: images [n, *input shape] as the model takes them; labels are not used.
-        calibration_samples: so many of them set the neurons, a quarter of which is held out for the searches; those beyond,
-            at most 2,000, are held out for the early exit.
+        calibration_samples: so many of them, at most three quarters, set the neurons. Those beyond, at most 2,000, are held
+            out: the first 512 for the searches, all for the early exit.
         time_steps: T.
         max_burst: phi, most spikes per neuron and step.
         input_shape: of one image, where the model does not say it.
         allow_pickle: load a ``.pt`` that runs code. Only for files you trust.
         calibrate: none, light (Eq. 8 and biases, as published), potential, or advanced (see `calibrate.Calibration`).
-        search: none, paper or descent; with a budget, how the bursts of layers are chosen.
+        search: how a budget is met and thresholds are compressed: "rate-distortion" (see `prices`) or "paper" (`adafire`).
         budget: most synaptic operations: a share, up to 1, of those with ``max_burst`` everywhere, or a number per sample;
             with search="paper" a share of the spikes. None: ``max_burst`` everywhere.
-        compress: by which share the divergence from the ANN may grow for larger thresholds (SSC).
+        compress: by which share the divergence from the ANN may grow for larger thresholds (SSC); after the budget is met.
         early_exit: percentage points of answers that may change by reading them early (IAT).
         exit_rule: calibrated, fixed, eq17-code or eq17-text, see `exits.calibrate`.
         eval: images and labels on which ANN and spiking network are compared; nothing is chosen by them.
@@ -92,22 +93,23 @@ def convert(
         raise UsageError("D2E-CONV-011", f"{len(images)} calibration samples are too few, {FEWEST_SAMPLES} are the least",
                          hint="Give a few hundred images of the training data.")
     held_out = None if eval is None else _evaluation(eval, skeleton, eval_samples)
-    used = images[:calibration_samples]
-    fit, held = used[: -(len(used) // 4)], used[-(len(used) // 4) :]
+    images = images[: calibration_samples + HELD_OUT]
+    fit = images[: min(calibration_samples, len(images) - len(images) // 4)]
+    later = images[len(fit) :]
+    held = later[:SEARCHED]
     calibrator = Calibrator(skeleton, fit, time_steps, options.calibration, seed)
     _check_alive(calibrator)
     weights = [w for n in skeleton.network.nodes.values() if (w := getattr(n, "weight", None)) is not None]
-    bench = Bench(Store(resume, digest(used, asdict(options), *weights)), jobs, listen)
+    bench = Bench(Store(resume, digest(fit, held, time_steps, seed, asdict(options.calibration), *weights)), jobs, listen)
     logits = activate(skeleton, held)[1][skeleton.readout.name]
     with _cluster(cluster):
-        state, bursts, ratios = _chosen(options, calibrator, held, logits, bench)
-    later = images[calibration_samples : calibration_samples + EXIT_SAMPLES]
-    rule = _exit(options, state, later if len(later) >= len(held) else held)
+        state, prices = _chosen(options, calibrator, held, logits, bench)
+    rule = _exit(options, state, later)
     facts: dict[str, Any] = {
         "method": method, "time_steps": time_steps, "max_burst": max_burst, "calibrate": calibrate, "seed": seed,
-        "bursts": bursts, "ratios": ratios, "samples": {"fit": len(fit), "held": len(held)},
-        "search": {"name": search if budget is not None else "none", **({} if budget is None else {"budget": budget})},
-        **({} if compress is None else {"compress": compress}), **_figures(state, held, logits, time_steps),
+        "bursts": state.bursts, "ratios": dict(state.ratios), "samples": {"fit": len(fit), "held": len(held)},
+        **options.searched, **({} if prices is None else {"frontier": prices.table()}),
+        **_figures(state, held, logits, time_steps),
     }
     if rule is not None:
         facts["early_exit"] = {"rule": rule.rule, "bounds": rule.bounds.tolist(), "allowed": early_exit}
@@ -135,6 +137,13 @@ class _Options:
     seed: int
 
     @property
+    def searched(self) -> dict[str, Any]:
+        """What was searched, for the facts."""
+        goals = {"budget": self.budget, "compress": self.compress}
+        given = {key: value for key, value in goals.items() if value is not None}
+        return {"search": {"name": self.search, **given}} if given else {}
+
+    @property
     def calibration(self) -> Calibration:
         found = PRESETS[self.calibrate]
         return found if self.early_exit is None else replace(found, hold=min(found.hold, _HOLD_WITH_EXIT))
@@ -159,6 +168,12 @@ class _Options:
             if not holds:
                 value = getattr(self, name.replace(" ", "_"))
                 raise UsageError("D2E-CONV-012", f"{name} {value!r} is out of its range", hint=f"It is {allowed}.")
+        if self.searched and self.search == "rate-distortion" and not self.calibration.drive:
+            raise UsageError("D2E-CONV-012", f"the search {self.search} needs thresholds set on real inputs, calibrate "
+                             f"{self.calibrate!r} has them by Eq. 8", hint="Give --calibrate advanced, or --search paper.")
+        if self.search == "paper" and (self.budget or 0) > 1:
+            raise UsageError("D2E-CONV-012", f"budget {self.budget!r} is out of its range",
+                             hint="With --search paper it is a share of the spikes, up to 1.")
 
 
 def _images(source: data_sets.Source, skeleton: Skeleton, what: str) -> Array:
@@ -209,25 +224,24 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 def _chosen(
     options: _Options, calibrator: Calibrator, held: Array, logits: Array, bench: Bench
-) -> tuple[State, dict[str, int], dict[str, float]]:
-    """(network, phi, rho) of every layer."""
-    names = [layer.name for layer in calibrator.skeleton.rectifiers]
-    bursts, ratios = dict.fromkeys(names, options.max_burst), dict.fromkeys(names, 1.0)
-    if options.budget is None and options.compress is None:
-        return calibrator.every(bursts), bursts, ratios
-    found = Search(calibrator, held, logits, options.max_burst, bench)
-    state = found.reference
-    if options.budget is not None and options.search != "none":
-        share = options.budget
-        if share > 1:
-            share = min(1.0, share / found.figures({}, what="reference")[0].synops)
-        bursts = found.paper(share) if options.search == "paper" else found.descent(share)
-        state = calibrator.every(bursts)
-    if options.compress is not None:
-        found.use(state, bursts)
-        ratios = found.compressed(bursts, options.compress)
-        state = calibrator.every(bursts, ratios)
-    return state, bursts, ratios
+) -> tuple[State, Prices | None]:
+    """The network, and the prices that were looked at for it."""
+    budget, compress, most = options.budget, options.compress, options.max_burst
+    if budget is None and compress is None:
+        return calibrator.every(most), None
+    if options.search == "rate-distortion":
+        prices = Prices(calibrator, most, held, logits, bench)
+        price = None if budget is None else prices.within(budget)
+        if compress is not None:
+            price = prices.grown(price, compress)
+        return calibrator.every(most, price=price), prices
+    state = calibrator.every(most)
+    if budget is not None:
+        state = calibrator.every(AdaFire(calibrator, state, held, logits, bench).bursts(budget))
+    if compress is not None:
+        ratios = AdaFire(calibrator, state, held, logits, bench).ratios(compress)
+        state = calibrator.every(state.bursts, ratios)
+    return state, None
 
 
 def _exit(options: _Options, state: State, images: Array) -> EarlyExit | None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from d2e.compiler.convert import thresholds, weights
+from d2e.compiler.convert import importance, thresholds, weights
 from d2e.compiler.convert.engine import Burst, activate, chunks, drive, evidence, follow
 from d2e.compiler.convert.skeleton import Layer, Skeleton
 from d2e.ir.nodes import Array
@@ -57,12 +58,19 @@ class State:
         skeleton: with the weights as they are calibrated.
         plan, spikes: of every population.
         shifts: what the calibration of its weights adds to a population's bias [C].
+        ratios: rho, by which a population's thresholds are larger than those of least error.
     """
 
     skeleton: Skeleton
     plan: Mapping[str, Burst] = field(default_factory=dict)
     spikes: Mapping[str, Array] = field(default_factory=dict)
     shifts: Mapping[str, Array] = field(default_factory=dict)
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bursts(self) -> dict[str, int]:
+        """phi of every population."""
+        return {layer.name: self.plan[layer.name].most for layer in self.skeleton.rectifiers}
 
 
 class Calibrator:
@@ -79,21 +87,37 @@ class Calibrator:
         self.skeleton, self.images, self.steps, self.options, self.seed = skeleton, images, steps, options, seed
         self.received, self.sent = activate(skeleton, images)
 
-    def every(self, most: Mapping[str, int], ratios: Mapping[str, float] | None = None, since: State | None = None) -> State:
-        """All layers set; those of ``since`` stay as they are.
+    @cached_property
+    def importance(self) -> dict[str, Array]:
+        """See `importance.of`."""
+        return importance.of(self.skeleton, self.images, self.seed)
+
+    @cached_property
+    def most_synops(self) -> int:
+        """A spike from every neuron through every synapse at every step."""
+        return self.steps * sum(int(layer.fan_out.sum()) for layer in self.skeleton.rectifiers)
+
+    def every(
+        self, most: int | Mapping[str, int], ratios: Mapping[str, float] | None = None, price: float | None = None
+    ) -> State:
+        """All layers set.
 
         Args:
             most: phi of every population.
             ratios: rho of every population, by which its threshold is larger than the error asks for; None: 1.
-            since: a network whose first layers are set.
+            price: of ``most_synops`` in nats of divergence from the ANN; thresholds are as large, and phi as small, as is
+                worth it. Needs ``drive``. None: thresholds of least error, phi as given.
         """
-        state = since or State(self.skeleton)
+        state = State(self.skeleton)
         for layer in self.skeleton.rectifiers:
-            if layer.name not in state.plan:
-                state = self.layer(state, layer, most[layer.name], (ratios or {}).get(layer.name, 1.0))
+            phi = most if isinstance(most, int) else most[layer.name]
+            state = self.layer(state, layer, phi, (ratios or {}).get(layer.name, 1.0), price=price)
         return self.readout(state)
 
-    def layer(self, state: State, layer: Layer, most: int, ratio: float = 1.0, *, with_weights: bool = True) -> State:
+    def layer(
+        self, state: State, layer: Layer, most: int, ratio: float = 1.0, *, price: float | None = None,
+        with_weights: bool = True,
+    ) -> State:
         """One more layer set, or set anew."""
         skeleton, shift, options = state.skeleton, np.zeros(layer.channels), self.options
         rng = np.random.default_rng([self.seed, list(self.skeleton.layers).index(layer.name)])
@@ -103,23 +127,27 @@ class Calibrator:
             )
             state = replace(state, skeleton=skeleton, shifts={**state.shifts, layer.name: shift})
         shift = state.shifts.get(layer.name, shift)
-        neurons = self._thresholds(state, layer, most, shift, rng)
-        neurons = replace(neurons, threshold=neurons.threshold * ratio, start=neurons.start * ratio,
-                          shift=shift + (neurons.shift - shift) * ratio)
+        chosen = self._thresholds(state, layer, most, shift, rng, price)
+        theta = chosen.threshold * ratio
+        neurons = Burst(theta, (0.5 - chosen.hold) * theta, shift + chosen.hold * theta / self.steps, chosen.most)
+        state = replace(state, ratios={**state.ratios, layer.name: chosen.ratio * ratio})
         return self._corrected(state, layer, neurons)
 
-    def _thresholds(self, state: State, layer: Layer, most: int, shift: Array, rng: np.random.Generator) -> Burst:
-        activations = layer.per_channel(self.sent[layer.name])
-        theta = thresholds.eq8(activations, self.steps, most, per_layer=self.options.per_layer)
+    def _thresholds(
+        self, state: State, layer: Layer, most: int, shift: Array, rng: np.random.Generator, price: float | None
+    ) -> thresholds.Chosen:
+        activations, per_layer = layer.per_channel(self.sent[layer.name]), self.options.per_layer
+        theta = thresholds.eq8(activations, self.steps, most, per_layer=per_layer)
         if not self.options.drive:
-            return Burst(theta, theta / 2, shift, most)
-        arriving, target = self._sampled(state, layer, shift, rng)
+            return thresholds.Chosen(theta, 0 * theta, most, 1.0)
         holds = [h for h in _HOLDS if h <= self.options.hold]
-        theta, held = thresholds.on_drive(arriving, target, theta, most, holds)
-        return Burst(theta, (0.5 - held) * theta, shift + held * theta / self.steps, most)
+        costs = {} if price is None else {
+            "importance": self.importance[layer.name],
+            "price": price / self.most_synops * layer.per_channel(layer.fan_out).sum(axis=0),
+        }
+        return thresholds.on_drive(self._sampled(state, layer, shift, rng), theta, most, holds, per_layer=per_layer, **costs)
 
-    def _sampled(self, state: State, layer: Layer, shift: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Inputs [C, M, T] of sampled neurons with their bias, and what the ANN's send [C, M]."""
+    def _sampled(self, state: State, layer: Layer, shift: Array, rng: np.random.Generator) -> thresholds.Sampled:
         images, channels = min(_IMAGES, len(self.images)), layer.channels
         positions = layer.size // channels
         at = rng.integers(0, positions, (images, min(_POSITIONS, positions)))
@@ -135,8 +163,10 @@ class Calibrator:
         found = np.broadcast_to(found + shift.astype(found.dtype), (images, self.steps, *found.shape[2:]))
         sent = self.sent[layer.name][:images].reshape(images, positions, channels)
         target = np.take_along_axis(sent, at[:, :, None], 1)
-        return (np.ascontiguousarray(found.transpose(3, 0, 2, 1).reshape(channels, -1, self.steps)),
-                np.ascontiguousarray(target.reshape(-1, channels).T))
+        return thresholds.Sampled(
+            np.ascontiguousarray(found.transpose(3, 1, 0, 2).reshape(channels, self.steps, -1)),
+            np.ascontiguousarray(target.reshape(-1, channels).T),
+        )
 
     def _corrected(self, state: State, layer: Layer, neurons: Burst) -> State:
         plan = {**state.plan, layer.name: neurons}

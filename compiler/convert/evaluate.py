@@ -1,13 +1,13 @@
-"""What a change of some layers does to a spiking network, measured on held images: the unit of work of every search.
+"""What a spiking network does on held images: the unit of work of every search.
 
-Cases are handed to joblib one by one: to threads here, or to the workers of a Dask cluster, which run the unchanged network
-once each and keep it.
+Tasks are handed to joblib one by one: to threads here, or to the workers of a Dask cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -18,7 +18,17 @@ from d2e.compiler.convert.store import Store, digest
 from d2e.ir.nodes import Array
 
 Listen = Callable[[int, int, str], None]
-Change = Mapping[str, Burst]
+
+
+class Task(Protocol):
+    """A network to measure."""
+
+    @property
+    def name(self) -> str:
+        """By its contents, within one conversion."""
+
+    def measured(self) -> list[float]:
+        """The row of `row_of`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Figures:
 
 @dataclass(eq=False)
 class Case:
-    """A spiking network, held images and the ANN's logits on them."""
+    """A spiking network, held images and the ANN's logits on them. A process runs it once and keeps its spikes."""
 
     skeleton: Skeleton
     plan: Plan
@@ -48,43 +58,53 @@ class Case:
     logits: Array
     steps: int
     token: str = ""
-    _base: Spikes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         weights = [getattr(n, "weight", None) for n in self.skeleton.network.nodes.values()]
         plan = [part for name in sorted(self.plan) for part in _parts(self.plan[name])]
         self.token = digest(self.images, self.logits, self.steps, *(w for w in weights if w is not None), *plan)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_base": None}
-
-    def name(self, change: Change) -> str:
-        """Of a change to this network, by contents."""
-        return digest(self.token, *(part for n in sorted(change) for part in (n, *_parts(change[n]))))
-
-    def measured(self, change: Change) -> list[float]:
-        """KL, synops, spikes of the network with other neurons in some layers, then the spikes of each layer."""
-        base = self.base()
-        names = [layer.name for layer in self.skeleton.rectifiers]
-        first = min((names.index(n) for n in change), default=len(names))
-        known = {n: base[n] for n in names[:first]}
-        spikes, evidence = simulate(self.skeleton, {**self.plan, **change}, self.images, self.steps, known)
-        own = [float(spikes[n].sum(dtype=np.int64) / len(self.images)) for n in names]
-        kl = divergence(self.logits, evidence[:, -1] / self.steps)
-        return [kl, sum(synops(self.skeleton, spikes).values()), sum(own), *own]
-
     def base(self) -> Spikes:
         """Spikes of the unchanged network."""
-        if self._base is None:
-            if self.token not in _KEPT:
-                _KEPT.clear()
-                _KEPT[self.token] = simulate(self.skeleton, self.plan, self.images, self.steps)[0]
-            self._base = _KEPT[self.token]
-        return self._base
+        if self.token not in _KEPT:
+            _KEPT.clear()
+            _KEPT[self.token] = simulate(self.skeleton, self.plan, self.images, self.steps)[0]
+        return _KEPT[self.token]
 
 
 _KEPT: dict[str, Spikes] = {}
-"""Of the last network measured in this process."""
+"""Of the last case measured in this process."""
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A case with other neurons in some layers."""
+
+    case: Case
+    change: Mapping[str, Burst]
+
+    @property
+    def name(self) -> str:
+        """By contents."""
+        return digest(self.case.token, *(part for n in sorted(self.change) for part in (n, *_parts(self.change[n]))))
+
+    def measured(self) -> list[float]:
+        """Layers before the first changed one need not run again."""
+        case, base = self.case, self.case.base()
+        names = [layer.name for layer in case.skeleton.rectifiers]
+        first = min((names.index(n) for n in self.change), default=len(names))
+        known = {n: base[n] for n in names[:first]}
+        return row_of(case.skeleton, {**case.plan, **self.change}, case.images, case.logits, case.steps, known)
+
+
+def row_of(
+    skeleton: Skeleton, plan: Plan, images: Array, logits: Array, steps: int, known: Spikes | None = None
+) -> list[float]:
+    """KL, synops, spikes of a network, then the spikes of each layer."""
+    spikes, evidence = simulate(skeleton, plan, images, steps, known)
+    own = [float(spikes[layer.name].sum(dtype=np.int64) / len(images)) for layer in skeleton.rectifiers]
+    kl = divergence(logits, evidence[:, -1] / steps)
+    return [kl, sum(synops(skeleton, spikes).values()), sum(own), *own]
 
 
 def _parts(neurons: Burst) -> list[object]:
@@ -105,7 +125,7 @@ def _log_softmax(z: Array) -> Array:
 
 @dataclass
 class Bench:
-    """Measures changes, as many at a time as joblib is told, each one once.
+    """Measures tasks, as many at a time as joblib is told, each one once.
 
     Attributes:
         store: what is known.
@@ -116,28 +136,23 @@ class Bench:
     store: Store
     jobs: int | None = None
     listen: Listen | None = None
-    measured: int = 0
 
-    def __call__(self, case: Case, changes: Sequence[Change], what: str) -> list[Figures]:
-        """The figures of every change, in order."""
-        names = [case.name(change) for change in changes]
-        missing = {n: c for n, c in zip(names, changes, strict=True) if n not in self.store.known}
-        if missing:
-            case.base()
+    def __call__(self, tasks: Sequence[Task], layers: Sequence[str], what: str) -> list[Figures]:
+        """The figures of every task, in order."""
+        names = [task.name for task in tasks]
+        missing = {n: task for n, task in zip(names, tasks, strict=True) if n not in self.store.known}
         work = Parallel(n_jobs=self.jobs, prefer="threads", return_as="generator")(
-            delayed(_measured)(case, change) for change in missing.values()
+            delayed(_measured)(task) for task in missing.values()
         )
-        for done, (name, figures) in enumerate(zip(missing, work, strict=True), 1):
-            self.store.keep([(name, figures)])
-            self.measured += 1
+        for done, (name, row) in enumerate(zip(missing, work, strict=True), 1):
+            self.store.keep([(name, row)])
             if self.listen is not None:
                 self.listen(done, len(missing), what)
-        layers = [layer.name for layer in case.skeleton.rectifiers]
         return [_figures(self.store.known[name], layers) for name in names]
 
 
-def _measured(case: Case, change: Change) -> list[float]:
-    return case.measured(change)
+def _measured(task: Task) -> list[float]:
+    return task.measured()
 
 
 def _figures(row: Sequence[float], layers: Sequence[str]) -> Figures:

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def]
     """v += drive + bias; n = min(max(floor(v / threshold), 0), most); v -= n * threshold, for every step.
 
@@ -31,35 +31,40 @@ def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def
                 out[i] = np.uint8(k)
 
 
-@njit(nogil=True, cache=True)
-def errors(drive, target, candidates, held, most, found):  # type: ignore[no-untyped-def]
-    """Squared error of the mean payload against ``target``, per channel, threshold and hold.
+@njit(nogil=True, cache=True, error_model="numpy")
+def errors(drive, target, candidates, held, most, found, counts):  # type: ignore[no-untyped-def]
+    """Mean squared error of the mean payload against ``target``, and mean spikes, per channel, threshold and hold.
 
     A neuron of threshold V that is held back by h starts at (1/2 - h) V and receives h V / T more at every step.
 
     Args:
-        drive: [C, M, T] input of M sampled neurons of each channel, bias included.
+        drive: [C, T, M] input of M sampled neurons of each channel, bias included.
         target: [C, M] what the ANN's neurons send.
         candidates: [C, K] thresholds.
         held: [H] holds, in thresholds.
         most: spikes per step, of the type of ``drive``.
-        found: [C, K, H], written.
+        found, counts: [C, K, H], written.
     """
-    channels, samples, steps = drive.shape
-    zero, half, one = drive.dtype.type(0), drive.dtype.type(0.5), drive.dtype.type(1)
+    channels, steps, samples = drive.shape
+    kind = drive.dtype.type
+    zero, half, one = kind(0), kind(0.5), kind(1)
+    v, sent = np.empty(samples, drive.dtype), np.empty(samples, drive.dtype)
     for c in range(channels):
         for k in range(candidates.shape[1]):
             theta = candidates[c, k]
             for h in range(held.shape[0]):
-                start, more = (half - held[h]) * theta, held[h] * theta / steps
-                total = 0.0
+                v[:], sent[:] = (half - held[h]) * theta, zero
+                more = held[h] * theta / steps
+                for t in range(steps):
+                    row = drive[c, t]
+                    for m in range(samples):
+                        now = v[m] + row[m] + more
+                        n = min(max(np.floor(now / theta), zero), most)
+                        v[m] = now - n * theta
+                        sent[m] += n
+                error, count = 0.0, 0.0
                 for m in range(samples):
-                    v, sent = start, zero
-                    for t in range(steps):
-                        v += drive[c, m, t] + more
-                        n = min(max(np.floor(v / theta), zero), most)
-                        v -= n * theta
-                        sent += n
-                    miss = sent * theta * (one / steps) - target[c, m]
-                    total += miss * miss
-                found[c, k, h] = total
+                    miss = sent[m] * theta * (one / steps) - target[c, m]
+                    error += miss * miss
+                    count += sent[m]
+                found[c, k, h], counts[c, k, h] = error / samples, count / samples

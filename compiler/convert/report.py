@@ -28,7 +28,7 @@ def text(network: Network, path: str | None = None, *, calibration: str | None =
     lines = [
         _method(facts), f"network    {len(layers)} layers and a readout, {neurons:,} neurons",
         f"bursts     {_runs([facts['bursts'][name] for name in layers])} (spikes per step x layers, from the front)",
-        *_ratios({name: facts["ratios"][name] for name in layers}), *_figures(facts), *_early_exit(facts), _accuracy(facts),
+        *_ratios([facts["ratios"][name] for name in layers]), *_figures(facts), *_early_exit(facts), _accuracy(facts),
     ]
     return "\n".join([*map(_clip, lines), *_written(path, calibration, eval)]) + "\n"
 
@@ -36,9 +36,10 @@ def text(network: Network, path: str | None = None, *, calibration: str | None =
 def _method(facts: Mapping[str, Any]) -> str:
     line = (f"method     {facts['method']}, T {facts['time_steps']}, phi {facts['max_burst']}, "
             f"calibration {facts['calibrate']}")
-    if "budget" in facts["search"]:
-        line += f", search {facts['search']['name']} with budget {facts['search']['budget']:g}"
-    return line + (f", compressed by up to {facts['compress']:g} of the divergence" if "compress" in facts else "")
+    found = facts.get("search", {})
+    line += f", search {found['name']}" if found else ""
+    line += f", budget {found['budget']:g}" if "budget" in found else ""
+    return line + (f", compressed by up to {found['compress']:g} of the divergence" if "compress" in found else "")
 
 
 def _runs(values: list[int]) -> str:
@@ -46,11 +47,10 @@ def _runs(values: list[int]) -> str:
     return " ".join(f"{value}x{len(list(run))}" for value, run in groupby(values))
 
 
-def _ratios(ratios: Mapping[str, float]) -> list[str]:
-    """Those that are not 1, each with its layers."""
-    found = sorted({ratio for ratio in ratios.values() if ratio != 1})
-    parts = [f"{ratio:g} times at {', '.join(n for n, r in ratios.items() if r == ratio)}" for ratio in found]
-    return [f"ratios     thresholds {'; '.join(parts)}"] if parts else []
+def _ratios(ratios: list[float]) -> list[str]:
+    """Where not all are 1."""
+    found = [f"{ratio:.3g}" for ratio in ratios]
+    return [] if set(found) == {"1"} else [f"ratios     {' '.join(found)} (thresholds against those of least error)"]
 
 
 def _figures(facts: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -12,6 +13,7 @@ from d2e.ir.nodes import Array
 
 _PER_OCTAVE, _ABOVE, _BELOW = 8, 8, 40
 _MOST_ROWS = 1 << 15
+_OCTAVES_BELOW, _OCTAVES_ABOVE, _WORSE = 1, 3, 1.01
 
 
 def burst_clip_floor(values: Array, threshold: Array, steps: int, most: int) -> Array:
@@ -53,25 +55,81 @@ def eq8(activations: Array, steps: int, most: int, *, per_layer: bool = False) -
     return np.asarray(np.where(dead, best[~dead].max(), best))
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Sampled neurons of a population.
+
+    Attributes:
+        drive: [C, T, M] inputs, bias included, of M neurons of each channel.
+        target: [C, M] what the ANN's neurons send.
+    """
+
+    drive: Array
+    target: Array
+
+    def figures(self, thresholds: Array, holds: Sequence[float], most: int) -> tuple[Array, Array]:
+        """(mean squared error, mean spikes over all steps) [C, K, H] with thresholds [C, K] and holds [H], in thresholds."""
+        kind = self.drive.dtype
+        candidates, held = thresholds.astype(kind), np.asarray(holds, kind)
+        error, count = (np.zeros((*candidates.shape, len(held))) for _ in range(2))
+        parts = [slice(p[0], p[-1] + 1) for p in np.array_split(np.arange(len(candidates)), effective_n_jobs(-1)) if len(p)]
+        Parallel(n_jobs=len(parts), require="sharedmem")(delayed(kernels.errors)(
+            self.drive[p], self.target[p], candidates[p], held, kind.type(most), error[p], count[p]) for p in parts)
+        return error, count
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Thresholds.
+
+    Attributes:
+        threshold, hold: [C].
+        most: phi.
+        ratio: geometric mean over the channels of the threshold over the one of least error.
+    """
+
+    threshold: Array
+    hold: Array
+    most: int
+    ratio: float
+
+
 def on_drive(
-    drive: Array, target: Array, around: Array, most: int, holds: Sequence[float]
-) -> tuple[Array, Array]:
-    """Thresholds and holds [C] of least squared error of what neurons send under the inputs that they really receive.
+    sampled: Sampled, around: Array, most: int, holds: Sequence[float], *, importance: Array | None = None,
+    price: Array | None = None, per_layer: bool = False,
+) -> Chosen:
+    """Thresholds and holds of least error of what neurons send under the inputs that they really receive.
+
+    With a price, of least ``importance * error + price * spikes``, and the least phi that makes this at most 1 % worse.
 
     Args:
-        drive: [C, M, T] inputs, bias included, of M sampled neurons of each channel.
-        target: [C, M] what the ANN's neurons send.
-        around: [C] thresholds; others up to 1.7 times larger and smaller are tried.
+        sampled: neurons.
+        around: [C] thresholds; others from half to 8 times as large are tried.
         most: phi.
         holds: in thresholds, see `kernels.errors`.
+        importance: [C] what an error costs, see `importance.of`.
+        price: [C] of a spike.
+        per_layer: one threshold and hold for all channels.
     """
-    kind = drive.dtype
-    candidates = (around[:, None] * 2.0 ** (np.arange(-6, 7) / _PER_OCTAVE)).astype(kind)
-    found = np.zeros((len(drive), candidates.shape[1], len(holds)))
-    parts = [part for part in np.array_split(np.arange(len(drive)), effective_n_jobs(-1)) if len(part)]
-    Parallel(n_jobs=len(parts), require="sharedmem")(delayed(kernels.errors)(
-        drive[p[0] : p[-1] + 1], target[p[0] : p[-1] + 1], candidates[p[0] : p[-1] + 1], np.asarray(holds, kind),
-        kind.type(most), found[p[0] : p[-1] + 1]) for p in parts)
-    best = found.reshape(len(drive), -1).argmin(axis=1)
-    at = np.arange(len(drive))
-    return candidates[at, best // len(holds)].astype(np.float64), np.asarray(holds, np.float64)[best % len(holds)]
+    octaves = np.arange(-_OCTAVES_BELOW * _PER_OCTAVE, _OCTAVES_ABOVE * _PER_OCTAVE + 1) / _PER_OCTAVE
+    candidates = around[:, None] * 2.0**octaves
+    error, count = sampled.figures(candidates, holds, most)
+    plain, at = _least(error, per_layer), np.arange(len(candidates))
+    if importance is None or price is None:
+        return Chosen(candidates[at, plain // len(holds)], np.asarray(holds, float)[plain % len(holds)], most, 1.0)
+    best = _least(importance[:, None, None] * error + price[:, None, None] * count, per_layer)
+    threshold, hold = candidates[at, best // len(holds)], np.asarray(holds, float)[best % len(holds)]
+    ratio = float(np.exp(np.log(threshold / candidates[at, plain // len(holds)]).mean()))
+    worth = []
+    for fewer in range(1, most + 1):
+        found, sent = sampled.figures(threshold[:, None], holds, fewer)
+        chosen = (at, 0, best % len(holds))
+        worth.append(float((importance * found[chosen] + price * sent[chosen]).sum()))
+    enough = next(i for i, loss in enumerate(worth, 1) if loss <= _WORSE * worth[-1])
+    return Chosen(threshold, hold, enough, ratio)
+
+
+def _least(loss: Array, per_layer: bool) -> Array:
+    """Index [C] of the best of [C, K, H], K and H as one."""
+    rows = loss.reshape(len(loss), -1)
+    return np.full(len(rows), rows.sum(axis=0).argmin()) if per_layer else rows.argmin(axis=1)

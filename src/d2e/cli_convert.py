@@ -16,7 +16,7 @@ from d2e.shell import default_path, shape, stdout_free
 def convert_command(  # every option is a keyword of d2e.convert (a test holds it)
     model: to.Ann, calibration: to.Images, method: to.Method = "adaptive", calibration_samples: to.FitSamples = 512,
     time_steps: to.Steps = 8, max_burst: to.MaxBurst = 4, calibrate: to.Calibrate = "advanced",
-    input_shape: to.InputShape = None, allow_pickle: to.AllowPickle = False, search: to.Search = "descent",
+    input_shape: to.InputShape = None, allow_pickle: to.AllowPickle = False, search: to.Search = "rate-distortion",
     budget: to.SynopsBudget = None, compress: to.Compress = None, early_exit: to.EarlyExit = None,
     exit_rule: to.ExitRule = "calibrated", eval: to.Compared = None, eval_samples: to.EvalSamples = None,
     seed: to.Seed = 0, jobs: to.Jobs = None, cluster: to.Cluster = None, resume: to.Resume = None,

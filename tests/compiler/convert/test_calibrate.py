@@ -141,24 +141,6 @@ def test_ratios_and_bursts_are_each_layer_s_own():
 # --------------------------------------------------------------------------- state
 
 
-@pytest.mark.parametrize("preset", ["light", "advanced"])
-@pytest.mark.parametrize("name", ["conv", "residual"])
-def test_since_keeps_the_layers_that_are_set(name, preset):
-    found = calibrator(name, PRESETS[preset])
-    whole = found.every(bursts(found))
-    state = State(found.skeleton)
-    for layer in found.skeleton.rectifiers[:2]:
-        state = found.layer(state, layer, 4)
-    kept, first = dict(state.plan), [layer.name for layer in found.skeleton.rectifiers[:2]]
-    rest = found.every(bursts(found), since=state)
-    assert_same(rest, whole, whole.plan)
-    assert all(rest.plan[n] is kept[n] and rest.spikes[n] is state.spikes[n] for n in first)
-    assert set(state.plan) == set(kept) == set(first)
-    coarse = found.every(bursts(found, 1), since=state)
-    assert_same(coarse, whole, first)
-    assert all(coarse.plan[layer.name].most == 1 for layer in found.skeleton.rectifiers[2:])
-
-
 @pytest.mark.parametrize("name", ["conv", "residual"])
 def test_a_layer_set_anew_is_the_same(name):
     found = calibrator(name, PRESETS["advanced"])
@@ -189,7 +171,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 
 def test_calibration_takes_images_and_no_labels():
     assert list(inspect.signature(Calibrator).parameters) == ["skeleton", "images", "steps", "options", "seed"]
-    assert list(inspect.signature(Calibrator.every).parameters) == ["self", "most", "ratios", "since"]
+    assert list(inspect.signature(Calibrator.every).parameters) == ["self", "most", "ratios", "price"]
     assert not {"labels", "label", "y", "targets", "classes"} & vars(calibrator("mlp", LIGHT)).keys()
 
 

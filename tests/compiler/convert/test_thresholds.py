@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compiler.convert.networks import dyadic, random_plan, skeleton_of, state_of
 
-from d2e.compiler.convert import kernels, thresholds
+from d2e.compiler.convert import thresholds
 from d2e.compiler.convert.build import network_of
 from d2e.compiler.convert.engine import Burst
 from d2e.ir import IF, LI, Input, Output, reference
@@ -101,52 +101,85 @@ def test_a_channel_that_only_skipped_rows_use_has_a_threshold():
 
 def some_drive(channels=2, samples=5, steps=4):
     rng = np.random.default_rng(2)
-    drive = rng.normal(0.4, 1.0, (channels, samples, steps)) * np.array([1.0, 20.0])[:channels, None, None]
-    return drive, np.maximum(drive.mean(2), 0)
+    drive = rng.normal(0.4, 1.0, (channels, steps, samples)) * np.array([1.0, 20.0])[:channels, None, None]
+    return thresholds.Sampled(drive, np.maximum(drive.mean(1), 0))
 
 
-def held_error(drive, target, theta, hold, most):
-    """Of one channel, in plain Python: the neuron starts lower by its hold and gets it back over all steps."""
-    total, steps = 0.0, drive.shape[1]
-    for currents, wanted in zip(drive.tolist(), target.tolist(), strict=True):
+def run_plainly(sampled, channel, theta, hold, most):
+    """(mean squared error, mean spikes): a neuron starts lower by its hold and gets it back over all steps."""
+    error, spikes = 0.0, 0
+    drive, target = sampled.drive[channel].T.tolist(), sampled.target[channel].tolist()
+    for currents, wanted in zip(drive, target, strict=True):
         v, sent = theta / 2 - hold * theta, 0
         for current in currents:
-            v += current + hold * theta / steps
+            v += current + hold * theta / len(currents)
             n = min(max(math.floor(v / theta), 0), most)
             v -= n * theta
             sent += n
-        total += (sent * theta / steps - wanted) ** 2
-    return total
+        error, spikes = error + (sent * theta / len(currents) - wanted) ** 2, spikes + sent
+    return error / len(drive), spikes / len(drive)
 
 
-def test_errors_are_those_of_a_plain_loop():
-    drive, target = some_drive()
-    candidates, holds = np.array([[0.3, 0.7, 1.1], [5.0, 9.0, 21.0]]), np.array([0.0, 0.5, 1.5])
-    found = np.zeros((2, 3, 3))
-    kernels.errors(drive, target, candidates, holds, 3.0, found)
-    wanted = [[[held_error(d, z, v, h, 3) for h in holds] for v in row]
-              for d, z, row in zip(drive, target, candidates, strict=True)]
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+def test_figures_are_those_of_a_plain_loop():
+    sampled = some_drive()
+    candidates, holds = np.array([[0.3, 0.7, 1.1], [5.0, 9.0, 21.0]]), [0.0, 0.5, 1.5]
+    wanted = [[[run_plainly(sampled, c, v, h, 3) for h in holds] for v in row] for c, row in enumerate(candidates)]
+    np.testing.assert_allclose(np.stack(sampled.figures(candidates, holds, 3), axis=-1), wanted, rtol=1e-9)
+
+
+def around_of(around, c):
+    """Thresholds from half to eight times as large."""
+    return [around[c] * 2.0 ** (k / 8) for k in range(-8, 25)]
 
 
 @pytest.mark.parametrize("holds", [(0.0,), (0.0, 0.5, 1.0)])
 def test_on_drive_has_the_least_error_of_its_grid(holds):
-    drive, target = some_drive()
-    around = np.array([0.5, 8.0])
-    theta, held = thresholds.on_drive(drive, target, around, 3, holds)
+    sampled, around = some_drive(samples=40), np.array([0.5, 8.0])
+    found = thresholds.on_drive(sampled, around, 3, holds)
+    assert (found.most, found.ratio) == (3, 1.0)
     for c in range(2):
-        grid = {(v, h): held_error(drive[c], target[c], v, h, 3)
-                for v in around[c] * 2.0 ** (np.arange(-6, 7) / 8) for h in holds}
-        assert (theta[c], held[c]) in grid
-        assert grid[theta[c], held[c]] == pytest.approx(min(grid.values()), rel=1e-9)
+        grid = {(v, h): run_plainly(sampled, c, v, h, 3)[0] for v in around_of(around, c) for h in holds}
+        assert (found.threshold[c], found.hold[c]) in grid
+        assert grid[found.threshold[c], found.hold[c]] == pytest.approx(min(grid.values()), rel=1e-9)
+
+
+@pytest.mark.parametrize("price", [0.0, 0.01, 0.3])
+def test_with_a_price_error_and_spikes_are_weighed(price):
+    sampled, around, holds = some_drive(samples=40), np.array([0.5, 8.0]), (0.0, 0.5)
+    importance, prices = np.array([1.0, 0.02]), price * np.array([1.0, 2.0])
+    found = thresholds.on_drive(sampled, around, 4, holds, importance=importance, price=prices)
+    plain = thresholds.on_drive(sampled, around, 4, holds)
+
+    def loss(c, theta, hold, most):
+        error, spikes = run_plainly(sampled, c, theta, hold, most)
+        return importance[c] * error + prices[c] * spikes
+
+    own = [(found.threshold[c], found.hold[c]) for c in range(2)]
+    for c in range(2):
+        assert loss(c, *own[c], 4) == pytest.approx(
+            min(loss(c, v, h, 4) for v in around_of(around, c) for h in holds), rel=1e-9)
+    whole = [sum(loss(c, *own[c], most) for c in range(2)) for most in range(1, 5)]
+    assert found.most == next(most for most, each in enumerate(whole, 1) if each <= 1.01 * whole[-1] + 1e-15)
+    assert found.ratio == pytest.approx(np.exp(np.log(found.threshold / plain.threshold).mean()))
+    assert (found.ratio > 1) == (price > 0)
+
+
+def test_one_threshold_and_hold_for_all_channels():
+    sampled, around, holds = some_drive(samples=40), np.array([4.0, 4.0]), (0.0, 0.5)
+    found = thresholds.on_drive(sampled, around, 3, holds, per_layer=True)
+    assert len(set(found.threshold)) == len(set(found.hold)) == 1
+    grid = [(v, h) for v in around_of(around, 0) for h in holds]
+    errors = {at: sum(run_plainly(sampled, c, *at, 3)[0] for c in range(2)) for at in grid}
+    assert errors[found.threshold[0], found.hold[0]] == pytest.approx(min(errors.values()), rel=1e-9)
 
 
 def test_channels_that_never_fire_keep_a_threshold():
-    drive, target = some_drive()
-    theta, held = thresholds.on_drive(-np.abs(drive), 0 * target, np.array([0.5, 8.0]), 3, (0.0, 1.0))
-    assert np.isfinite(theta).all()
-    assert (theta > 0).all()
-    assert np.isfinite(held).all()
+    drive = some_drive().drive
+    silent = thresholds.Sampled(-np.abs(drive), np.zeros((2, drive.shape[2])))
+    found = thresholds.on_drive(silent, np.array([0.5, 8.0]), 3, (0.0, 1.0))
+    assert np.isfinite(found.threshold).all()
+    assert (found.threshold > 0).all()
+    assert np.isfinite(found.hold).all()
 
 
 @pytest.mark.parametrize("hold", [0.25, 0.5, 2.0])

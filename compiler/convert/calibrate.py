@@ -16,7 +16,7 @@ from d2e.compiler.convert.engine import Burst, activate, chunks, drive, evidence
 from d2e.compiler.convert.skeleton import Layer, Skeleton
 from d2e.ir.nodes import Array
 
-_HOLDS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+_HOLDS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 _IMAGES, _POSITIONS = 128, 32
 
 
@@ -28,6 +28,8 @@ class Calibration:
         drive: thresholds of least error under the inputs that neurons really receive; else by Eq. 8, as published.
         hold: largest hold, in thresholds: a neuron starts lower by it and gets it back over all steps, so that inputs of
             the first steps, which later ones may take back, fire nothing. 0: none. Needs ``drive``.
+        early: with ``drive``, how much the errors after earlier steps count beside that after the last one: neurons that
+            send evenly do less harm to those behind them.
         weights: strength of the ridge of `weights.calibrated`; 0: weights stay.
         bias: mean payloads of each channel become those of the ANN ("light").
         potential: the start of each channel makes up for what is left.
@@ -35,14 +37,15 @@ class Calibration:
     """
 
     drive: bool = True
-    hold: float = 1.5
+    hold: float = 4.0
+    early: float = 0.2
     weights: float = 0.01
     bias: bool = True
     potential: bool = False
     per_layer: bool = False
 
 
-LIGHT = Calibration(drive=False, hold=0.0, weights=0.0)
+LIGHT = Calibration(drive=False, hold=0.0, early=0.0, weights=0.0)
 """As published: Eq. 8 and the bias."""
 PRESETS: dict[str, Calibration] = {
     "none": replace(LIGHT, bias=False), "light": LIGHT, "potential": replace(LIGHT, potential=True),
@@ -165,7 +168,7 @@ class Calibrator:
         target = np.take_along_axis(sent, at[:, :, None], 1)
         return thresholds.Sampled(
             np.ascontiguousarray(found.transpose(3, 1, 0, 2).reshape(channels, self.steps, -1)),
-            np.ascontiguousarray(target.reshape(-1, channels).T),
+            np.ascontiguousarray(target.reshape(-1, channels).T), self.options.early,
         )
 
     def _corrected(self, state: State, layer: Layer, neurons: Burst) -> State:

@@ -32,10 +32,11 @@ def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def errors(drive, target, candidates, held, most, found, counts):  # type: ignore[no-untyped-def]
+def errors(drive, target, candidates, held, most, early, found, counts):  # type: ignore[no-untyped-def]
     """Mean squared error of the mean payload against ``target``, and mean spikes, per channel, threshold and hold.
 
-    A neuron of threshold V that is held back by h starts at (1/2 - h) V and receives h V / T more at every step.
+    A neuron of threshold V that is held back by h starts at (1/2 - h) V and receives h V / T more at every step. To the
+    error after all steps comes ``early`` times the mean over the steps t before of that of ``sent V / T - target t / T``.
 
     Args:
         drive: [C, T, M] input of M sampled neurons of each channel, bias included.
@@ -43,6 +44,7 @@ def errors(drive, target, candidates, held, most, found, counts):  # type: ignor
         candidates: [C, K] thresholds.
         held: [H] holds, in thresholds.
         most: spikes per step, of the type of ``drive``.
+        early: weight of the errors before the last step.
         found, counts: [C, K, H], written.
     """
     channels, steps, samples = drive.shape
@@ -54,7 +56,8 @@ def errors(drive, target, candidates, held, most, found, counts):  # type: ignor
             theta = candidates[c, k]
             for h in range(held.shape[0]):
                 v[:], sent[:] = (half - held[h]) * theta, zero
-                more = held[h] * theta / steps
+                more, each = held[h] * theta / steps, theta * (one / steps)
+                error, count, before = 0.0, 0.0, 0.0
                 for t in range(steps):
                     row = drive[c, t]
                     for m in range(samples):
@@ -62,9 +65,14 @@ def errors(drive, target, candidates, held, most, found, counts):  # type: ignor
                         n = min(max(np.floor(now / theta), zero), most)
                         v[m] = now - n * theta
                         sent[m] += n
-                error, count = 0.0, 0.0
+                    if early > 0 and t + 1 < steps:
+                        part = kind((t + 1) / steps)
+                        for m in range(samples):
+                            miss = sent[m] * each - target[c, m] * part
+                            before += miss * miss
                 for m in range(samples):
-                    miss = sent[m] * theta * (one / steps) - target[c, m]
+                    miss = sent[m] * each - target[c, m]
                     error += miss * miss
                     count += sent[m]
-                found[c, k, h], counts[c, k, h] = error / samples, count / samples
+                found[c, k, h] = (error + early * before / max(steps - 1, 1)) / samples
+                counts[c, k, h] = count / samples

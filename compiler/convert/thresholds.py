@@ -62,19 +62,25 @@ class Sampled:
     Attributes:
         drive: [C, T, M] inputs, bias included, of M neurons of each channel.
         target: [C, M] what the ANN's neurons send.
+        early: weight of errors before the last step, see `kernels.errors`.
     """
 
     drive: Array
     target: Array
+    early: float = 0.0
 
     def figures(self, thresholds: Array, holds: Sequence[float], most: int) -> tuple[Array, Array]:
-        """(mean squared error, mean spikes over all steps) [C, K, H] with thresholds [C, K] and holds [H], in thresholds."""
+        """(mean squared error, mean spikes over all steps) [C, K, H] with thresholds [C, K] and holds [H], in thresholds.
+
+        See `kernels.errors`.
+        """
         kind = self.drive.dtype
         candidates, held = thresholds.astype(kind), np.asarray(holds, kind)
         error, count = (np.zeros((*candidates.shape, len(held))) for _ in range(2))
         parts = [slice(p[0], p[-1] + 1) for p in np.array_split(np.arange(len(candidates)), effective_n_jobs(-1)) if len(p)]
         Parallel(n_jobs=len(parts), require="sharedmem")(delayed(kernels.errors)(
-            self.drive[p], self.target[p], candidates[p], held, kind.type(most), error[p], count[p]) for p in parts)
+            self.drive[p], self.target[p], candidates[p], held, kind.type(most), self.early, error[p],
+            count[p]) for p in parts)
         return error, count
 
 

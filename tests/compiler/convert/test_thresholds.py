@@ -99,29 +99,32 @@ def test_a_channel_that_only_skipped_rows_use_has_a_threshold():
 # --------------------------------------------------------------------------- on what neurons receive
 
 
-def some_drive(channels=2, samples=5, steps=4):
+def some_drive(channels=2, samples=5, steps=4, early=0.0):
     rng = np.random.default_rng(2)
     drive = rng.normal(0.4, 1.0, (channels, steps, samples)) * np.array([1.0, 20.0])[:channels, None, None]
-    return thresholds.Sampled(drive, np.maximum(drive.mean(1), 0))
+    return thresholds.Sampled(drive, np.maximum(drive.mean(1), 0), early)
 
 
 def run_plainly(sampled, channel, theta, hold, most):
-    """(mean squared error, mean spikes): a neuron starts lower by its hold and gets it back over all steps."""
+    """(mean squared error, of earlier steps too; mean spikes): a neuron gets what it is held back by over all steps."""
     error, spikes = 0.0, 0
     drive, target = sampled.drive[channel].T.tolist(), sampled.target[channel].tolist()
     for currents, wanted in zip(drive, target, strict=True):
         v, sent = theta / 2 - hold * theta, 0
-        for current in currents:
+        for t, current in enumerate(currents, 1):
             v += current + hold * theta / len(currents)
             n = min(max(math.floor(v / theta), 0), most)
             v -= n * theta
             sent += n
-        error, spikes = error + (sent * theta / len(currents) - wanted) ** 2, spikes + sent
+            weight = 1.0 if t == len(currents) else sampled.early / (len(currents) - 1)
+            error += weight * ((sent * theta - wanted * t) / len(currents)) ** 2
+        spikes += sent
     return error / len(drive), spikes / len(drive)
 
 
-def test_figures_are_those_of_a_plain_loop():
-    sampled = some_drive()
+@pytest.mark.parametrize(("early", "steps"), [(0.0, 4), (0.2, 4), (0.2, 1)])
+def test_figures_are_those_of_a_plain_loop(early, steps):
+    sampled = some_drive(early=early, steps=steps)
     candidates, holds = np.array([[0.3, 0.7, 1.1], [5.0, 9.0, 21.0]]), [0.0, 0.5, 1.5]
     wanted = [[[run_plainly(sampled, c, v, h, 3) for h in holds] for v in row] for c, row in enumerate(candidates)]
     np.testing.assert_allclose(np.stack(sampled.figures(candidates, holds, 3), axis=-1), wanted, rtol=1e-9)

@@ -30,7 +30,22 @@ from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, chec
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.passes.canonicalise import add_constant_current
-from d2e.ir import IF, LI, CubaLIF, Edge, Finding, MultiThreshold, Network, Neuron, Node, Scale, raise_findings
+from d2e.compiler.paths import paths_into
+from d2e.compiler.replicas import replica_of
+from d2e.ir import (
+    IF,
+    LI,
+    CubaLIF,
+    Edge,
+    Finding,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Scale,
+    UnsupportedError,
+    raise_findings,
+)
 from d2e.ir.nodes import integral
 
 if TYPE_CHECKING:
@@ -130,8 +145,9 @@ class MapNeurons(Pass):
     def choose(self, network: Network) -> dict[str, Form]:
         """The form of every population.
 
-        auto: replicas, which run on the chip's own neurons, for at most `MOST_REPLICAS` levels; where they exceed the
-        cores, the populations of most replicas become graded, one after another, until the rest fits.
+        auto: replicas, which run on the chip's own neurons, for at most `MOST_REPLICAS` levels. Populations whose replicas
+        give a neuron more inputs than a core holds become graded; where the rest exceeds the cores, those of most
+        replicas do, one after another, until it fits.
         """
         forms = {n: self._form(network.neuron(n)) for n in network.populations}
         wide = sorted((n for n, f in forms.items() if f.kind == "replicas"), key=lambda n: -_size(network.neuron(n)))
@@ -144,18 +160,35 @@ class MapNeurons(Pass):
         if steep:
             forms |= {n: Form("graded", f"a step between its levels takes {steep[n]} convolutions of 8 bits") for n in steep}
             wide = [name for name in wide if name not in steep]
-            result = self._lower(network, forms)
-        used = estimate(result)
+        used = self._cores(network, forms)
         for name in wide if self.graded else ():
             if used <= limit:
                 break
-            why = f"replicas need {used} cores, {limit} are there"
-            forms[name] = Form("graded", why)
-            used = estimate(self._lower(network, forms))
+            if forms[name].kind == "replicas":
+                forms[name] = Form("graded", f"replicas need {used} cores, {limit} are there")
+                used = self._cores(network, forms)
         for name in wide:
             if forms[name].kind == "replicas":
                 forms[name] = Form("replicas", f"the chip's own neurons; {used} of {limit} cores")
         return forms
+
+    def _cores(self, network: Network, forms: dict[str, Form]) -> int:
+        """How many cores the forms need, after populations became graded whose replicas are too many inputs for a core."""
+        while True:
+            lowered_now = self._lower(network, forms)
+            try:
+                return estimate(lowered_now)
+            except UnsupportedError as error:
+                full = error.findings[0].node
+                if not self.graded or full is None or error.findings[0].code != "D2E-FIT-001":
+                    raise
+                level = replica_of(lowered_now.neuron(full))
+                target = full if level is None else level.of
+                sources = {path.source for path in paths_into(network, target) if path.source in forms}
+                wide = [n for n in sorted(sources) if forms[n].kind == "replicas"]
+                if not wide:
+                    raise
+                forms |= {n: Form("graded", f"its replicas are more inputs than a core holds for {target}") for n in wide}
 
     def _form(self, node: Neuron) -> Form:
         """The form of a population before cores are counted."""

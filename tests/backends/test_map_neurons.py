@@ -227,6 +227,24 @@ def test_auto_takes_replicas_while_they_fit() -> None:
     assert mapped(given).metadata["forms"]["neuron"]["form"] == "replicas"
 
 
+def test_auto_makes_bursts_graded_whose_replicas_are_too_many_inputs_for_a_core() -> None:
+    """4,000 neurons into one: their 4 replicas would be 16,000 weights, a core has 12,000."""
+    mark, size = Quantized(8, np.float64(0.01)), 4000
+    given = chain([
+        ("input", Input(shape=(4,))), ("one", Linear(weight=np.ones((6, 4), np.int64), quantized=mark)),
+        ("narrow", integer(IF, max_spikes=4)), ("many", Linear(weight=np.ones((size, 6), np.int64), quantized=mark)),
+        ("wide", integer(IF, shape=(size,), max_spikes=4)),
+        ("sum", Linear(weight=np.ones((1, size), np.int64), quantized=mark)),
+        ("readout", integer(LI, shape=(1,), decay_syn=whole(0), decay_mem=whole(4096))), ("output", Output(shape=(1,))),
+    ])
+    forms = MapNeurons().choose(given)
+    assert {name: form.kind for name, form in forms.items()} == {"narrow": "replicas", "wide": "graded", "readout": "stock"}
+    assert "readout" in forms["wide"].why
+    with pytest.raises(UnsupportedError) as caught:
+        MapNeurons(graded=False).choose(given)
+    assert (caught.value.code, caught.value.node) == ("D2E-FIT-001", "readout")
+
+
 def test_a_dense_layer_on_maps_is_named() -> None:
     ends = ("input", Input(shape=(3, 4))), ("output", Output(shape=(3, 2)))
     nodes = ("dense", Linear(weight=np.ones((2, 4)))), ("n", IF(shape=(3, 2)))

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from d2e.compiler.convert import kernels
@@ -85,9 +84,10 @@ def drive(skeleton: Skeleton, plan: Plan, layer: Layer, spikes: Spikes, images: 
 
 def payloads(skeleton: Skeleton, plan: Plan, name: str, n: Array) -> Tensor:
     """What a population sends as frames [B * T, *shape]."""
-    layer = skeleton.layers[name]
-    amplitude = torch.from_numpy(layer.as_parameter(plan[name].threshold.astype(skeleton.numpy_dtype)))
-    return frames_of(n.reshape(-1, n.shape[-1]), layer.shape).to(skeleton.dtype).mul_(amplitude)
+    layer, rows = skeleton.layers[name], n.reshape(-1, n.shape[-1])
+    sent = np.empty(rows.shape, skeleton.numpy_dtype)
+    kernels.payload(rows, layer.per_neuron(plan[name].threshold).astype(sent.dtype), sent)
+    return frames_of(sent, layer.shape)
 
 
 def fire(layer: Layer, neurons: Burst, driven: Array, steps: int) -> Array:

@@ -31,6 +31,21 @@ def fire(drive, bias, threshold, start, most, n):  # type: ignore[no-untyped-def
                 out[i] = np.uint8(k)
 
 
+@njit(nogil=True, cache=True)
+def payload(n, amplitude, sent):  # type: ignore[no-untyped-def]
+    """n * amplitude.
+
+    Args:
+        n: uint8 [M, N].
+        amplitude: [N].
+        sent: [M, N] of the same type, written.
+    """
+    for m in range(n.shape[0]):
+        row, out = n[m], sent[m]
+        for i in range(n.shape[1]):
+            out[i] = row[i] * amplitude[i]
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def errors(drive, target, candidates, held, most, early, found, counts):  # type: ignore[no-untyped-def]
     """Mean squared error of the mean payload against ``target``, and mean spikes, per channel, threshold and hold.

@@ -16,6 +16,8 @@ Rule = Literal["calibrated", "fixed", "eq17-code", "eq17-text"]
 RULES: tuple[str, ...] = get_args(Rule)
 _BASE, _BETA = 0.6, 0.4
 """alpha_t = base + beta * exp(E_min - E_t) of Eq. 17, with the published constants for CIFAR."""
+_ROUNDING = 1e-6
+"""By which share the entropy of single precision may be off: samples that are alike shall exit in double precision too."""
 
 
 def calibrate(evidence: Array, most: float, rule: Rule = "calibrated") -> EarlyExit:
@@ -64,8 +66,8 @@ def _changed(bounds: Array, entropy: Array, wrong: Array) -> int:
 
 def _largest(shape: Array, entropy: Array, wrong: Array, most: float) -> Array:
     """The largest multiple of ``shape`` that changes few enough answers, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(30):
+    low, high = -1.0, 1.0
+    for _ in range(31):
         middle = (low + high) / 2
         if _changed(middle * shape, entropy, wrong) <= most * len(wrong):
             low = middle
@@ -97,11 +99,16 @@ def _at_price(entropy: Array, wrong: Array, price: float) -> Array:
     for t in range(steps - 1):
         index = np.flatnonzero(left)
         order = index[np.argsort(entropy[index, t], kind="stable")]
+        if not order.size:
+            break
         worth = np.cumsum((steps - 1 - t) - price * wrong[order, t])
-        if not worth.size or worth.max() <= 0:
+        apart = np.append(np.diff(entropy[order, t]) > 0, True)  # a bound lies between samples of different entropy
+        worth = np.where(apart, worth, 0.0)
+        if worth.max() <= 0:
             continue
         last = int(worth.argmax())
         here = entropy[order[last], t]
-        bounds[t] = here if last + 1 == len(order) else (here + entropy[order[last + 1], t]) / 2
+        after = entropy[order[last + 1], t] if last + 1 < len(order) else (1 + 2 * _ROUNDING) * here
+        bounds[t] = min((here + after) / 2, 1.0)
         left &= entropy[:, t] > bounds[t]
     return bounds

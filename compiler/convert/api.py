@@ -25,11 +25,12 @@ from d2e.compiler.frontends.ann import load_ann
 from d2e.compiler.frontends.files import Source
 from d2e.ir import EarlyExit, MissingError, Network, UnsupportedError, UsageError, nirfile
 from d2e.ir.nodes import Array, Shape
+from d2e.ir.text import to_text
 
 METHODS = ("adaptive",)
 SEARCHES = ("rate-distortion", "paper")
 FEWEST_SAMPLES = 16
-HELD_OUT, SEARCHED = 2000, 512
+HELD_OUT, SEARCHED = 2000, 256
 _HOLD_WITH_EXIT = 0.5
 """Thresholds by which neurons are held back at most where answers shall be right before the last step."""
 _CHUNK = 64
@@ -52,7 +53,7 @@ def convert(
         method: "adaptive".
         calibration: images [n, *input shape] as the model takes them; labels are not used.
         calibration_samples: so many of them, at most three quarters, set the neurons. Those beyond, at most 2,000, are held
-            out: the first 512 for the searches, all for the early exit.
+            out: the first 256 for the searches, all for the early exit.
         time_steps: T.
         max_burst: phi, most spikes per neuron and step.
         input_shape: of one image, where the model does not say it.
@@ -84,7 +85,8 @@ def convert(
         MissingError: D2E-CONV-016 where Dask is not installed.
     """
     options = _Options(
-        method, time_steps, max_burst, calibrate, search, budget, compress, early_exit, exit_rule, calibration_samples, seed,
+        method, time_steps, max_burst, calibrate, search, budget, compress, early_exit, exit_rule, calibration_samples,
+        eval_samples, seed, jobs,
     )
     options.check()
     skeleton = Skeleton(integrated(load_ann(model, input_shape=input_shape, allow_pickle=allow_pickle)))
@@ -97,12 +99,12 @@ def convert(
     fit = images[: min(calibration_samples, len(images) - len(images) // 4)]
     later = images[len(fit) :]
     held = later[:SEARCHED]
-    calibrator = Calibrator(skeleton, fit, time_steps, options.calibration, seed)
-    _check_alive(calibrator)
-    weights = [w for n in skeleton.network.nodes.values() if (w := getattr(n, "weight", None)) is not None]
-    bench = Bench(Store(resume, digest(fit, held, time_steps, seed, asdict(options.calibration), *weights)), jobs, listen)
-    logits = activate(skeleton, held)[1][skeleton.readout.name]
+    conversion = digest(fit, held, time_steps, seed, asdict(options.calibration), to_text(skeleton.network))
     with _cluster(cluster):
+        bench = Bench(Store(resume, conversion), jobs, listen)
+        calibrator = Calibrator(skeleton, fit, time_steps, options.calibration, seed)
+        _check_alive(calibrator)
+        logits = activate(skeleton, held)[1][skeleton.readout.name]
         state, prices = _chosen(options, calibrator, held, logits, bench)
     rule = _exit(options, state, later)
     facts: dict[str, Any] = {
@@ -134,7 +136,9 @@ class _Options:
     early_exit: float | None
     exit_rule: str
     calibration_samples: int
+    eval_samples: int | None
     seed: int
+    jobs: int | None
 
     @property
     def searched(self) -> dict[str, Any]:
@@ -163,6 +167,8 @@ class _Options:
             "early exit": (self.early_exit is None or 0 <= self.early_exit <= 100, "0 to 100"),
             "exit rule": (self.exit_rule in exits.RULES, ", ".join(exits.RULES)),
             "calibration samples": (self.calibration_samples >= FEWEST_SAMPLES, f"{FEWEST_SAMPLES} or more"),
+            "eval samples": (self.eval_samples is None or self.eval_samples >= 1, "1 or more"),
+            "seed": (self.seed >= 0, "0 or more"), "jobs": (self.jobs != 0, "any number but 0"),
         }
         for name, (holds, allowed) in ranges.items():
             if not holds:

@@ -66,10 +66,12 @@ class Case:
 
     def base(self) -> Spikes:
         """Spikes of the unchanged network."""
-        if self.token not in _KEPT:
+        found = _KEPT.get(self.token)
+        if found is None:
+            found = simulate(self.skeleton, self.plan, self.images, self.steps)[0]
             _KEPT.clear()
-            _KEPT[self.token] = simulate(self.skeleton, self.plan, self.images, self.steps)[0]
-        return _KEPT[self.token]
+            _KEPT[self.token] = found
+        return found
 
 
 _KEPT: dict[str, Spikes] = {}

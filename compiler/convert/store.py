@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ class Store:
         self.known: dict[str, list[float]] = {}
         if self.path is None:
             return
-        if self.path.exists() and self.path.stat().st_size:
+        if os.path.exists(self.path) and self.path.stat().st_size:
             self._read(self.path, conversion)
         else:
-            self._append(self.path, {"d2e": SCHEMA, "conversion": conversion})
+            _write(self.path, "a", {"d2e": SCHEMA, "conversion": conversion})
 
     def _read(self, path: Path, conversion: str) -> None:
         try:
@@ -65,21 +66,20 @@ class Store:
                 self.known[entry["name"]] = [float(x) for x in entry["figures"]]
             except (ValueError, KeyError, TypeError):
                 break  # cut off while it was written: measured again
-        whole = [lines[0], *(json.dumps({"name": n, "figures": f}) for n, f in self.known.items())]
-        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+        _write(path, "w", head, *({"name": n, "figures": f} for n, f in self.known.items()))
 
     def keep(self, found: Iterable[tuple[str, list[float]]]) -> None:
         """Keep figures."""
         for name, figures in found:
             self.known[name] = figures
             if self.path is not None:
-                self._append(self.path, {"name": name, "figures": figures})
+                _write(self.path, "a", {"name": name, "figures": figures})
 
-    @staticmethod
-    def _append(path: Path, entry: Any) -> None:
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise UsageError("D2E-FILE-011", f"nothing can be written to {path}: {error.strerror}",
-                             hint="Name another --resume file.") from None
+
+def _write(path: Path, mode: str, *entries: Any) -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in entries)
+    except OSError as error:
+        raise UsageError("D2E-FILE-011", f"nothing can be written to {path}: {error.strerror}",
+                         hint="Name another --resume file.") from None

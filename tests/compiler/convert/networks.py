@@ -192,6 +192,16 @@ def floating(name, seed=0, count=16):
     return settled(make(), shape), np.random.default_rng(seed).normal(0.3, 1.0, (count, *shape))
 
 
+def certain(name, by=5.0, seed=0, count=96):
+    """The same with logits ``by`` times as large, so that errors cost divergence."""
+    model, images = floating(name, seed, count)
+    with torch.no_grad():
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        last.weight.mul_(by)
+        last.bias.mul_(by)
+    return model, images
+
+
 def dyadic(name, seed=0, count=8):
     """The same with numbers that are multiples of powers of two, so that every sum is exact."""
     model, _ = floating(name, seed)

@@ -20,7 +20,7 @@ from d2e.ir.nodes import Array
 Price = float | None
 _FIRST = (0.02, 0.1)
 _DEAREST, _STEP = 100.0, 4.0
-_NEAR, _AIM, _REFINED = 0.97, 0.985, 4
+_NEAR, _AIM, _REFINED = 0.97, 0.985, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +94,7 @@ class Prices:
             if price > _DEAREST or not all(found.own.values()):
                 raise too_small(budget, min(tried.values()) / unit)
             tried[price] = found.synops
+        sides: list[bool] = []
         for _ in range(_REFINED):
             fit = min(price for price, synops in tried.items() if synops <= most)
             if tried[fit] >= _NEAR * most:
@@ -101,8 +102,10 @@ class Prices:
             low = max((price for price in tried if price < fit), default=fit / _STEP**2)
             before = tried.get(low, whole.synops)
             way = math.log(before / (_AIM * most)) / math.log(before / tried[fit])
-            price = low * (fit / low) ** min(max(way, 0.05), 0.95)
+            stuck = len(sides) > 1 and sides[-1] == sides[-2]
+            price = low * (fit / low) ** (0.5 if stuck else min(max(way, 0.05), 0.95))
             tried[price] = self.figures(price, what="budget")[0].synops
+            sides.append(tried[price] <= most)
         return min(price for price, synops in tried.items() if synops <= most)
 
     def grown(self, since: Price, allowed: float) -> Price:

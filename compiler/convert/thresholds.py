@@ -13,6 +13,7 @@ from d2e.ir.nodes import Array
 
 _PER_OCTAVE, _ABOVE, _BELOW = 8, 8, 40
 _MOST_ROWS = 1 << 15
+_WORTH_THREADS = 1 << 24
 _OCTAVES_BELOW, _OCTAVES_ABOVE, _WORSE = 1, 3, 1.01
 
 
@@ -77,7 +78,8 @@ class Sampled:
         kind = self.drive.dtype
         candidates, held = thresholds.astype(kind), np.asarray(holds, kind)
         error, count = (np.zeros((*candidates.shape, len(held))) for _ in range(2))
-        parts = [slice(p[0], p[-1] + 1) for p in np.array_split(np.arange(len(candidates)), effective_n_jobs(-1)) if len(p)]
+        jobs = effective_n_jobs(-1) if self.drive.size * error[0].size > _WORTH_THREADS else 1
+        parts = [slice(p[0], p[-1] + 1) for p in np.array_split(np.arange(len(candidates)), jobs) if len(p)]
         Parallel(n_jobs=len(parts), require="sharedmem")(delayed(kernels.errors)(
             self.drive[p], self.target[p], candidates[p], held, kind.type(most), self.early, error[p],
             count[p]) for p in parts)

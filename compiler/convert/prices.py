@@ -20,7 +20,7 @@ from d2e.ir.nodes import Array
 Price = float | None
 _FIRST = (0.02, 0.1)
 _DEAREST, _STEP = 100.0, 4.0
-_NEAR, _AIM, _REFINED = 0.97, 0.985, 5
+_NEAR, _AIM, _REFINED = 0.97, 0.985, 8
 
 
 @dataclass(frozen=True, eq=False)

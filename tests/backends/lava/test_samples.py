@@ -159,6 +159,23 @@ def test_fresh_runs_on_request_and_one_that_is_alone(lava_python: Path, tmp_path
 
 
 @pytest.mark.lava
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_pipeline_may_be_deeper_than_all_samples_are_long(lava_python: Path, tmp_path: Path, samples: int) -> None:
+    """The soft reset is 12 steps behind the input, a sample has 2 steps."""
+    nodes, edges = dict(soft().nodes), [e for e in soft().edges if e.source != "in"]
+    names = [f"stage{i}" for i in range(12)]
+    for before, name in zip(["in", *names], names, strict=False):
+        nodes |= {f"{name}.w": Linear(weight=whole(np.eye(2) * 60)), name: lif((2,), threshold=whole(50))}
+        edges += [Edge(before, f"{name}.w"), Edge(f"{name}.w", name)]
+    network = Network(nodes, (*edges, Edge(names[-1], "a")))
+    frames = np.ones((samples, 2, 2), int)
+    emit(network, tmp_path, time_steps=2)
+    trace = run_lava(tmp_path, frames, record="state", python=lava_python)
+    assert not differences(network, run(network, frames, "state"), trace)
+    assert trace.spikes["p"].any()
+
+
+@pytest.mark.lava
 def test_graded_neurons_start_anew_and_are_silent_between(lava_python: Path, tmp_path: Path) -> None:
     node: Neuron = IF(
         shape=(2,), arithmetic=FixedPoint(), threshold=whole(20), max_spikes=3, bias=whole(700), v_init=whole(301),

@@ -61,8 +61,8 @@ class _Recording:
         sample, frame = divmod(model.time_step - windows.lead - self.facts["depth"] - 1, windows.period)
         if 0 <= sample < _JOB["samples"] and frame < windows.frames:
             self._keep(model, frame)
-        elif sample < _JOB["samples"] - 1 and frame >= windows.period - self.facts["slack"]:
-            self.reached[sample + 1] |= sample >= -1 and model.fired()[0].any()
+        elif -1 <= sample < _JOB["samples"] - 1 and frame >= windows.period - self.facts["slack"]:
+            self.reached[sample + 1] |= model.fired()[0].any()
         if model.time_step == _JOB["steps"]:
             self._write(_JOB["folder"] / f"{self.facts['index']}.npz")
 

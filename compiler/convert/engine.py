@@ -6,7 +6,6 @@ one compiled loop. In double precision the spikes are those of `d2e.ir.reference
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -54,8 +53,7 @@ def activate(skeleton: Skeleton, images: Array) -> tuple[dict[str, Array], dict[
     sent = {skeleton.input: skeleton.image_frames(images)}
     received: dict[str, Array] = {}
     for layer in skeleton.layers.values():
-        z = skeleton.arriving(layer, sent) + frames_of(layer.bias[None], layer.shape)
-        sent[layer.name] = z if layer.readout else z.clamp(0.0, None if math.isinf(layer.cap) else layer.cap)
+        z, sent[layer.name] = skeleton.activation(layer, sent)
         received[layer.name] = rows_of(z)
     return received, {name: rows_of(sent[name]) for name in skeleton.layers}
 

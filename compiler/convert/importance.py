@@ -7,12 +7,10 @@ from the ANN's own probabilities, ``g`` the gradient of ``log p(y)``. Its diagon
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
-from d2e.compiler.convert.skeleton import Skeleton, frames_of
+from d2e.compiler.convert.skeleton import Skeleton
 from d2e.ir.nodes import Array
 
 _AT_ONCE, _LEAST = 64, 0.05
@@ -28,12 +26,11 @@ def of(skeleton: Skeleton, images: Array, seed: int = 0) -> dict[str, Array]:
     for start in range(0, len(images), _AT_ONCE):
         sent = {skeleton.input: skeleton.image_frames(images[start : start + _AT_ONCE])}
         for layer in skeleton.layers.values():
-            z = skeleton.arriving(layer, sent) + frames_of(layer.bias[None], layer.shape)
+            through = skeleton.activation(layer, sent)[1]
             if not layer.readout:
-                z = z.clamp(0.0, None if math.isinf(layer.cap) else layer.cap)
-                z = z if z.requires_grad else z.requires_grad_()
-                z.retain_grad()
-            sent[layer.name] = z
+                through = through if through.requires_grad else through.requires_grad_()
+                through.retain_grad()
+            sent[layer.name] = through
         answers = torch.log_softmax(sent[skeleton.readout.name].flatten(1), dim=1)
         drawn = torch.multinomial(answers.detach().exp(), 1, generator=generator)
         torch.gather(answers, 1, drawn).sum().backward()  # type: ignore[no-untyped-call]

@@ -161,6 +161,11 @@ class Skeleton:
             total = total + part
         return total
 
+    def activation(self, layer: Layer, sent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(what reaches an ANN's population, with its bias, what its ReLU lets through): [n, *shape]; a readout has none."""
+        z = self.arriving(layer, sent) + frames_of(layer.bias[None], layer.shape)
+        return z, z if layer.readout else z.clamp(0.0, None if math.isinf(layer.cap) else layer.cap)
+
     def image_frames(self, images: Array) -> Tensor:
         """Images [n, *input shape] as frames."""
         frames = torch.from_numpy(np.ascontiguousarray(images, self.numpy_dtype))

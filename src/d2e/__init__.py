@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from d2e import nn
     from d2e.compiler.api import compile
     from d2e.compiler.convert.api import convert
+    from d2e.compiler.passes.fold_time import fold_time, unfold_time
     from d2e.compiler.program import Program, Result, load
     from d2e.compiler.report import Report
 
@@ -25,9 +26,10 @@ _WHERE = {
     "compile": "d2e.compiler.api", "convert": "d2e.compiler.convert.api",
     "Program": "d2e.compiler.program", "Result": "d2e.compiler.program", "load": "d2e.compiler.program",
     "Report": "d2e.compiler.report",
+    "fold_time": "d2e.compiler.passes.fold_time", "unfold_time": "d2e.compiler.passes.fold_time",
 }
 
-__all__ = ["Program", "Report", "Result", "__version__", "compile", "convert", "load", "nn"]
+__all__ = ["Program", "Report", "Result", "__version__", "compile", "convert", "fold_time", "load", "nn", "unfold_time"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,9 +20,9 @@ import numpy as np
 import resnet20
 
 import d2e
-from d2e.compiler.convert.calibrate import State
-from d2e.compiler.convert.engine import Burst, activate, simulate, synops
-from d2e.compiler.convert.skeleton import Skeleton
+from d2e.compiler.convert.adaptive.calibrate import State
+from d2e.compiler.convert.adaptive.engine import Burst, simulate, synops
+from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.ir import Network
 
 HERE = Path(__file__).parent / "results"
@@ -139,7 +139,6 @@ def measured(network: Network, x: Any, y: Any) -> dict[str, Any]:
 
 
 def accuracy_of_ann(model: Any, x: Any, y: Any) -> float:
-    from d2e.compiler.convert.skeleton import integrated
     from d2e.compiler.frontends.ann import load_ann
 
     skeleton = Skeleton(integrated(load_ann(model, input_shape=(3, 32, 32))))

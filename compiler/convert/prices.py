@@ -9,25 +9,41 @@ calibration from the front, measured from end to end on held images: nothing is 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from d2e.compiler.convert.adafire import too_small
-from d2e.compiler.convert.calibrate import Calibrator
-from d2e.compiler.convert.evaluate import Bench, Figures, row_of
+from d2e.compiler.convert.evaluate import Bench, Figures, too_small
+from d2e.compiler.convert.skeleton import Skeleton
 from d2e.compiler.convert.store import digest
 from d2e.ir.nodes import Array
 
 Price = float | None
+S = TypeVar("S")
 _FIRST = (0.02, 0.1)
 _DEAREST, _STEP = 100.0, 4.0
 _NEAR, _AIM, _REFINED = 0.97, 0.985, 8
 
 
+class Calibrates(Protocol[S]):
+    """Sets all layers at a price of a synop."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Of the ANN."""
+
+    def every(self, most: int, *, price: Price = None) -> S:
+        """The network."""
+
+    def row(self, state: S, images: Array, logits: Array) -> list[float]:
+        """KL from the ANN with these logits, synops, spikes, then the spikes of each layer."""
+
+
 @dataclass(frozen=True, eq=False)
-class Priced:
+class Priced(Generic[S]):
     """The network of one price."""
 
-    calibrator: Calibrator
+    calibrator: Calibrates[S]
     most: int
     price: Price
     images: Array
@@ -40,23 +56,22 @@ class Priced:
 
     def measured(self) -> list[float]:
         """Calibrated, and run on the held images."""
-        state = self.calibrator.every(self.most, price=self.price)
-        return row_of(state.skeleton, state.plan, self.images, self.logits, self.calibrator.steps)
+        return self.calibrator.row(self.calibrator.every(self.most, price=self.price), self.images, self.logits)
 
 
 @dataclass
-class Prices:
+class Prices(Generic[S]):
     """Prices and what they lead to.
 
     Attributes:
         calibrator: sets layers.
-        most: phi at most.
+        most: phi or levels at most.
         images, logits: held images, and the ANN's answers on them.
         bench: measures.
-        known: all that was measured; price None is least error, phi everywhere.
+        known: all that was measured; price None is least error, as many as there may be everywhere.
     """
 
-    calibrator: Calibrator
+    calibrator: Calibrates[S]
     most: int
     images: Array
     logits: Array
@@ -107,6 +122,11 @@ class Prices:
             tried[price] = self.figures(price, what="budget")[0].synops
             sides.append(tried[price] <= most)
         return min(price for price, synops in tried.items() if synops <= most)
+
+    def closest(self, prices: Sequence[Price]) -> Price:
+        """That of least divergence."""
+        found = self.figures(*prices, what="levels")
+        return min(zip(prices, found, strict=True), key=lambda pair: pair[1].kl)[0]
 
     def grown(self, since: Price, allowed: float) -> Price:
         """The highest price found at which the KL is at most ``1 + allowed`` times that at the price ``since``."""

@@ -23,23 +23,38 @@ def text(network: Network, path: str | None = None, *, calibration: str | None =
     """
     facts = network.metadata["conversion"]
     place = {name: i for i, name in enumerate(network.nodes)}
-    layers = sorted(facts["bursts"], key=lambda name: place.get(name, len(place)))  # a file has them by name
+    layers = sorted(_most(facts), key=lambda name: place.get(name, len(place)))  # a file has them by name
     neurons = sum(math.prod(network.neuron(name).shape) for name in network.populations)
     lines = [
-        _method(facts), f"network    {len(layers)} layers and a readout, {neurons:,} neurons",
-        f"bursts     {_runs([facts['bursts'][name] for name in layers])} (spikes per step x layers, from the front)",
-        *_ratios([facts["ratios"][name] for name in layers]), *_figures(facts), *_early_exit(facts), _accuracy(facts),
+        _method(facts), f"network    {len(layers)} layers and a readout, {neurons:,} neurons", *_neurons(facts, layers),
+        *_figures(facts), *_early_exit(facts), _accuracy(facts),
     ]
     return "\n".join([*map(_clip, lines), *_written(path, calibration, eval)]) + "\n"
 
 
+def _most(facts: Mapping[str, Any]) -> Mapping[str, int]:
+    """Population -> phi, or levels."""
+    found: Mapping[str, int] = facts["bursts"] if "bursts" in facts else facts["levels"]
+    return found
+
+
 def _method(facts: Mapping[str, Any]) -> str:
-    line = (f"method     {facts['method']}, T {facts['time_steps']}, phi {facts['max_burst']}, "
-            f"calibration {facts['calibrate']}")
-    found = facts.get("search", {})
+    how = (
+        f"T {facts['time_steps']}, phi {facts['max_burst']}, calibration {facts['calibrate']}" if "bursts" in facts
+        else f"T 1, up to {facts['most_levels']} levels, {facts['spacing']}"
+    )
+    line, found = f"method     {facts['method']}, {how}", facts.get("search", {})
     line += f", search {found['name']}" if found else ""
     line += f", budget {found['budget']:g}" if "budget" in found else ""
     return line + (f", compressed by up to {found['compress']:g} of the divergence" if "compress" in found else "")
+
+
+def _neurons(facts: Mapping[str, Any], layers: list[str]) -> list[str]:
+    runs = _runs([_most(facts)[name] for name in layers])
+    if "levels" in facts:
+        return [f"levels     {runs} (of a neuron x layers, from the front)"]
+    return [f"bursts     {runs} (spikes per step x layers, from the front)",
+            *_ratios([facts["ratios"][name] for name in layers])]
 
 
 def _runs(values: list[int]) -> str:
@@ -55,12 +70,17 @@ def _ratios(ratios: list[float]) -> list[str]:
 
 def _figures(facts: Mapping[str, Any]) -> list[str]:
     samples = facts["samples"]
-    return [
+    lines = [
         f"divergence {facts['kl']:.3g} nats (KL) from the ANN on {samples['held']:,} held-out samples; "
         f"{samples['fit']:,} set the neurons",
-        f"activity   {facts['spikes_per_sample']:,.1f} spikes, {facts['synops_per_sample']:,.0f} synops per sample in all "
-        f"{facts['time_steps']} steps",
+        f"activity   {facts['spikes_per_sample']:,.1f} spikes, {facts['synops_per_sample']:,.0f} synops per sample in "
+        + (f"all {facts['time_steps']} steps" if facts["time_steps"] > 1 else "one step"),
     ]
+    if "messages_per_sample" in facts:
+        lines.append(
+            f"  graded   {facts['messages_per_sample']:,.1f} spikes of {facts['payload_bits_per_message']:.1f} bits, "
+            f"{facts['messages_synops_per_sample']:,.0f} synops, where payloads travel as integers")
+    return lines
 
 
 def _early_exit(facts: Mapping[str, Any]) -> list[str]:

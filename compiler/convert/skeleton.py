@@ -172,6 +172,19 @@ class Skeleton:
         return frames.contiguous(memory_format=torch.channels_last) if frames.ndim == 4 else frames
 
 
+def activate(skeleton: Skeleton, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What the ANN computes: (population -> its input with bias, population -> what its ReLU lets through), rows [B, N].
+
+    The readout's are the logits.
+    """
+    sent = {skeleton.input: skeleton.image_frames(images)}
+    received: dict[str, Array] = {}
+    for layer in skeleton.layers.values():
+        z, sent[layer.name] = skeleton.activation(layer, sent)
+        received[layer.name] = rows_of(z)
+    return received, {name: rows_of(sent[name]) for name in skeleton.layers}
+
+
 def torch_map(node: Synapse, dtype: torch.dtype) -> Map:
     """A synapse as a function of frames [n, *shape], its bias left out (canonical networks have none)."""
     if isinstance(node, Linear):

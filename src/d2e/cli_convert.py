@@ -15,14 +15,15 @@ from d2e.shell import default_path, shape, stdout_free
 
 def convert_command(  # every option is a keyword of d2e.convert (a test holds it)
     model: to.Ann, calibration: to.Images, method: to.Method = "adaptive", calibration_samples: to.FitSamples = 512,
-    time_steps: to.Steps = 8, max_burst: to.MaxBurst = 4, calibrate: to.Calibrate = "advanced",
-    input_shape: to.InputShape = None, allow_pickle: to.AllowPickle = False, search: to.Search = "rate-distortion",
-    budget: to.SynopsBudget = None, compress: to.Compress = None, early_exit: to.EarlyExit = None,
-    exit_rule: to.ExitRule = "calibrated", eval: to.Compared = None, eval_samples: to.EvalSamples = None,
+    input_shape: to.InputShape = None, allow_pickle: to.AllowPickle = False, time_steps: to.Steps = None,
+    max_burst: to.MaxBurst = None, calibrate: to.Calibrate = None, levels: to.Levels = None, spacing: to.Spacing = None,
+    start: to.Start = None, search: to.Search = None, budget: to.SynopsBudget = None, compress: to.Compress = None,
+    early_exit: to.EarlyExit = None, exit_rule: to.ExitRule = None, eval: to.Compared = None,
+    eval_samples: to.EvalSamples = None,
     seed: to.Seed = 0, jobs: to.Jobs = None, cluster: to.Cluster = None, resume: to.Resume = None,
     output: to.Converted = None, as_json: to.Json = False, quiet: to.Quiet = False,
 ) -> None:
-    """Convert a trained ReLU network into a spiking network, without training; write it as a .nir file."""
+    """Convert a trained network into a spiking network, without training; write it as a .nir file."""
     options = dict(locals())
     for shown in ("model", "as_json", "quiet"):
         options.pop(shown)

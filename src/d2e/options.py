@@ -62,27 +62,34 @@ Json = Annotated[bool, _option(_SHOWN, "Print the result as JSON on stdout, and 
 Quiet = Annotated[bool, _option(_SHOWN, "No progress lines.", "--quiet", "-q")]
 Verbose = Annotated[bool, _option(_SHOWN, "What each pass measured.", "--verbose", "-v")]
 Ann = Annotated[str, typer.Argument(help=".pt of a ReLU network, or pkg.module:factory.", metavar="MODEL")]
-Method = Annotated[str, _option(_NEURONS, "How the network is converted: adaptive.", "--method", metavar="NAME")]
+Method = Annotated[str, _option(
+    _NEURONS, "adaptive (bursts over T steps) or single-step (levels).", "--method", metavar="NAME")]
 Images = Annotated[str, _option(
     _DATA, "Images (.npz with x) as the model takes them; labels are not used.", "--calibration", metavar="FILE")]
 FitSamples = Annotated[int, _option(
     _DATA, "At most so many of them set the neurons; those beyond serve --early-exit.", metavar="N")]
 Compared = Annotated[str | None, _option(
     _DATA, "Images and labels (.npz with x, y) on which both networks are compared.", "--eval", metavar="FILE")]
-Steps = Annotated[int, _option(_NEURONS, "Steps per sample (T).", "--time-steps", "-T", metavar="N")]
-MaxBurst = Annotated[int, _option(_NEURONS, "Most spikes per neuron and step (phi).", metavar="N")]
-Calibrate = Annotated[str, _option(
-    _NEURONS, "none, light (as published), potential or advanced.", "--calibrate", metavar="NAME")]
-Search = Annotated[str, _option(
-    _SEARCH, "How --budget and --compress are met: rate-distortion or paper.", metavar="NAME")]
+Steps = Annotated[int | None, _option(_NEURONS, "adaptive: steps per sample (T); 8.", "--time-steps", "-T", metavar="N")]
+MaxBurst = Annotated[int | None, _option(_NEURONS, "adaptive: most spikes per neuron and step (phi); 4.", metavar="N")]
+Calibrate = Annotated[str | None, _option(
+    _NEURONS, "adaptive: none, light (as published), potential or advanced (default).", "--calibrate", metavar="NAME")]
+Levels = Annotated[int | None, _option(_NEURONS, "single-step: most levels of a neuron; 16.", metavar="N")]
+Spacing = Annotated[str | None, _option(
+    _NEURONS, "single-step: levels where they are worth most, fitted (default), or uniform.", metavar="NAME")]
+Start = Annotated[str | None, _option(
+    _NEURONS, "single-step, uniform levels: round (default) to the nearest, or floor.", metavar="NAME")]
+Search = Annotated[str | None, _option(
+    _SEARCH, "How --budget is met: rate-distortion (default); adaptive: paper; single-step: bayes, a scale per layer.",
+    metavar="NAME")]
 SynopsBudget = Annotated[float | None, _option(
     _SEARCH, "Most synaptic operations: a share, up to 1, of those without it, or how many.", "--budget", metavar="X")]
 Compress = Annotated[float | None, _option(
-    _SEARCH, "Share by which the divergence from the ANN may grow for fewer spikes.", metavar="X")]
+    _SEARCH, "adaptive: share by which the divergence from the ANN may grow for fewer spikes.", metavar="X")]
 EarlyExit = Annotated[float | None, _option(
-    _SEARCH, "Points of answers that may change by reading them early.", metavar="PP")]
-ExitRule = Annotated[str, _option(
-    _SEARCH, "Of --early-exit: calibrated, fixed, eq17-code or eq17-text.", metavar="NAME")]
+    _SEARCH, "adaptive: points of answers that may change by reading them early.", metavar="PP")]
+ExitRule = Annotated[str | None, _option(
+    _SEARCH, "Of --early-exit: calibrated (default), fixed, eq17-code or eq17-text.", metavar="NAME")]
 Seed = Annotated[int, _option(_WORK, "Of the neurons that calibration looks at.", metavar="N", min=0)]
 Jobs = Annotated[int | None, _option(_WORK, "Measurements at a time; one per core unless stated.", metavar="N", min=1)]
 Cluster = Annotated[str | None, _option(_WORK, "Address of a Dask scheduler, or local.", metavar="ADDRESS")]

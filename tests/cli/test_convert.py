@@ -160,7 +160,8 @@ def test_a_run_that_was_cut_off_goes_on(convert, declined, tmp_path):
 
 
 FAULTS = {
-    "--method single-step": (2, "D2E-CONV-010"), "-T 0": (2, "D2E-CONV-012"), "--max-burst 256": (2, "D2E-CONV-012"),
+    "--method other": (2, "D2E-CONV-010"), "--method single-step -T 4": (2, "D2E-CONV-017"),
+    "-T 0": (2, "D2E-CONV-012"), "--max-burst 256": (2, "D2E-CONV-012"),
     "--calibrate nope": (2, "D2E-CONV-012"), "--search nope": (2, "D2E-CONV-012"),
     "--budget 0.5 --calibrate light": (2, "D2E-CONV-012"),
     "--budget 2 --search paper": (2, "D2E-CONV-012"), "--budget 0": (2, "D2E-CONV-012"),

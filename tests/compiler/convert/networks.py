@@ -9,8 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tests.compiler.frontends.ann_networks import settled
 from torch import nn
 
-from d2e.compiler.convert.calibrate import State
-from d2e.compiler.convert.engine import Burst
+from d2e.compiler.convert.adaptive.calibrate import State
+from d2e.compiler.convert.adaptive.engine import Burst
 from d2e.compiler.convert.skeleton import Skeleton, integrated
 from d2e.compiler.frontends.ann import load_ann
 

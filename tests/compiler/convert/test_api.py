@@ -10,7 +10,7 @@ from torch import nn
 
 import d2e
 from d2e.compiler.convert import api
-from d2e.compiler.convert.engine import Burst
+from d2e.compiler.convert.adaptive.engine import Burst
 from d2e.compiler.data import Data
 from d2e.ir import MissingError, UnsupportedError, UsageError, nirfile, reference
 
@@ -243,7 +243,8 @@ def test_layers_that_no_method_converts_are_all_named():
 
 
 @pytest.mark.parametrize(("options", "code"), [
-    ({"method": "single-step"}, "D2E-CONV-010"), ({"seed": -1}, "D2E-CONV-012"), ({"jobs": 0}, "D2E-CONV-012"),
+    ({"method": "other"}, "D2E-CONV-010"), ({"method": "single-step"}, "D2E-CONV-017"),
+    ({"seed": -1}, "D2E-CONV-012"), ({"jobs": 0}, "D2E-CONV-012"),
     ({"eval_samples": 0}, "D2E-CONV-012"), ({"eval_samples": -3}, "D2E-CONV-012"), ({"time_steps": 0}, "D2E-CONV-012"),
     ({"budget": float("nan")}, "D2E-CONV-012"), ({"early_exit": float("nan")}, "D2E-CONV-012"),
 ], ids=str)
@@ -267,7 +268,6 @@ def no_work(monkeypatch):
     def work(*_):
         raise AssertionError("the ANN ran")
 
-    monkeypatch.setattr(api, "Calibrator", work)
     monkeypatch.setattr(api, "activate", work)
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from tests.compiler.convert.networks import certain, skeleton_of
 
-from d2e.compiler.convert import evaluate
-from d2e.compiler.convert.calibrate import PRESETS, Calibrator
-from d2e.compiler.convert.engine import activate, simulate
+from d2e.compiler.convert.adaptive import cases
+from d2e.compiler.convert.adaptive.calibrate import PRESETS, Calibrator
+from d2e.compiler.convert.adaptive.engine import simulate
 from d2e.compiler.convert.evaluate import Bench
 from d2e.compiler.convert.prices import Priced, Prices
+from d2e.compiler.convert.skeleton import activate
 from d2e.compiler.convert.store import Store
 from d2e.ir import UnsupportedError
 
@@ -115,7 +116,7 @@ def test_nothing_is_measured_twice():
 def test_a_task_measures_the_same_where_it_is_sent(found):
     task = Priced(found.calibrator, MOST, 0.03, found.images, found.logits)
     sent = cloudpickle.loads(cloudpickle.dumps(task))
-    evaluate._KEPT.clear()
+    cases._KEPT.clear()
     assert sent.calibrator is not task.calibrator
     assert sent.name == task.name
     assert sent.measured() == task.measured()

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 import d2e.nn as dn
-from d2e.compiler.convert.engine import activate
-from d2e.compiler.convert.skeleton import Skeleton, integrated
+from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.compiler.frontends.ann import load_ann
 from d2e.compiler.frontends.files import load_model
 from d2e.ir import reference

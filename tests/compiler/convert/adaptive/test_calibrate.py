@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.compiler.convert.networks import MODELS, floating, skeleton_of
 
-from d2e.compiler.convert.calibrate import LIGHT, PRESETS, Calibration, Calibrator, State
-from d2e.compiler.convert.engine import evidence, simulate
+from d2e.compiler.convert.adaptive.calibrate import LIGHT, PRESETS, Calibration, Calibrator, State
+from d2e.compiler.convert.adaptive.engine import evidence, simulate
 
 STEPS = 8
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from d2e.compiler.convert.calibrate import Calibrator, State
-from d2e.compiler.convert.engine import Burst
-from d2e.compiler.convert.evaluate import Bench, Case, Changed, Figures
-from d2e.compiler.convert.pareto import frontier
-from d2e.ir import UnsupportedError
+from d2e.compiler.convert.adaptive.calibrate import Calibrator, State
+from d2e.compiler.convert.adaptive.cases import Case, Changed
+from d2e.compiler.convert.adaptive.engine import Burst
+from d2e.compiler.convert.adaptive.pareto import frontier
+from d2e.compiler.convert.evaluate import Bench, Figures, too_small
 from d2e.ir.nodes import Array
 
 RATIOS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
@@ -83,11 +83,3 @@ class AdaFire:
         limit = (1 + allowed) * sum(row[1.0][1] for row in layers.values())
         best = next(p for p in frontier(layers) if p.loss <= limit)
         return dict(zip(self.names, best.choice, strict=True))
-
-
-def too_small(budget: float, least: float) -> UnsupportedError:
-    """The error for a budget below the least that can be had, both as shares or both per sample."""
-    return UnsupportedError(
-        "D2E-CONV-014", f"a budget of {budget:.3g} cannot be met: the least is {least:.3g}",
-        hint=f"Give --budget {1.01 * least:.3g} or more, or fewer time steps.",
-    )

@@ -5,7 +5,7 @@ from itertools import pairwise, product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2e.compiler.convert import pareto
+from d2e.compiler.convert.adaptive import pareto
 
 FIGURES = st.tuples(st.integers(0, 12), st.integers(0, 12))
 LAYERS = st.lists(st.dictionaries(st.integers(1, 5), FIGURES, min_size=1), max_size=4)

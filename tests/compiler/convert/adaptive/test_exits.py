@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2e.compiler.convert import exits
+from d2e.compiler.convert.adaptive import exits
 
 LIMITED = ("calibrated", "fixed", "eq17-text")
 ALLOWED = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

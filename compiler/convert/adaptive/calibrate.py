@@ -11,9 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
-from d2e.compiler.convert import importance, thresholds, weights
-from d2e.compiler.convert.engine import Burst, activate, chunks, drive, evidence, follow
-from d2e.compiler.convert.skeleton import Layer, Skeleton
+from d2e.compiler.convert import importance
+from d2e.compiler.convert.adaptive import thresholds, weights
+from d2e.compiler.convert.adaptive.cases import row_of
+from d2e.compiler.convert.adaptive.engine import Burst, chunks, drive, evidence, follow
+from d2e.compiler.convert.skeleton import Layer, Skeleton, activate
 from d2e.ir.nodes import Array
 
 _HOLDS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -116,6 +118,10 @@ class Calibrator:
             phi = most if isinstance(most, int) else most[layer.name]
             state = self.layer(state, layer, phi, (ratios or {}).get(layer.name, 1.0), price=price)
         return self.readout(state)
+
+    def row(self, state: State, images: Array, logits: Array) -> list[float]:
+        """See `row_of`."""
+        return row_of(state.skeleton, state.plan, images, logits, self.steps)
 
     def layer(
         self, state: State, layer: Layer, most: int, ratio: float = 1.0, *, price: float | None = None,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compiler.convert.networks import dyadic, random_plan, skeleton_of, state_of
 
-from d2e.compiler.convert import thresholds
-from d2e.compiler.convert.build import network_of
-from d2e.compiler.convert.engine import Burst
+from d2e.compiler.convert.adaptive import thresholds
+from d2e.compiler.convert.adaptive.build import network_of
+from d2e.compiler.convert.adaptive.engine import Burst
 from d2e.ir import IF, LI, Input, Output, reference
 from d2e.ir.network import chain
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from d2e.compiler.convert.engine import Plan, Spikes, payloads
+from d2e.compiler.convert.adaptive.engine import Plan, Spikes, payloads
 from d2e.compiler.convert.skeleton import Layer, Skeleton, rows_of
 from d2e.compiler.paths import Path
 from d2e.ir import Conv2d, Linear

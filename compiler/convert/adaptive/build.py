@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from d2e.compiler.convert.calibrate import State
-from d2e.compiler.convert.skeleton import Layer
+from d2e.compiler.convert.adaptive.calibrate import State
+from d2e.compiler.convert.parameters import facts_of, smallest
 from d2e.ir import IF, EarlyExit, Network, Node, verified
-from d2e.ir.nodes import Array, real
 
 
 def network_of(state: State, steps: int, exit: EarlyExit | None = None) -> Network:
@@ -30,29 +28,13 @@ def network_of(state: State, steps: int, exit: EarlyExit | None = None) -> Netwo
     for layer in skeleton.layers.values():
         node, neurons = network.neuron(layer.name), state.plan.get(layer.name)
         shift = np.zeros(layer.channels) if neurons is None else neurons.shift
-        bias = _smallest(np.asarray(node.bias) + layer.as_parameter(shift))
+        bias = smallest(np.asarray(node.bias) + layer.as_parameter(shift))
         if layer.readout or neurons is None:
             nodes[layer.name] = replace(node, bias=bias)
             continue
-        theta = _smallest(layer.as_parameter(neurons.threshold))
+        theta = smallest(layer.as_parameter(neurons.threshold))
         nodes[layer.name] = IF(
-            shape=layer.shape, threshold=theta, amplitude=theta, v_init=_smallest(layer.as_parameter(neurons.start)),
-            bias=bias, reset="subtract", max_spikes=neurons.most, metadata=_facts(layer),
+            shape=layer.shape, threshold=theta, amplitude=theta, v_init=smallest(layer.as_parameter(neurons.start)),
+            bias=bias, reset="subtract", max_spikes=neurons.most, metadata=facts_of(layer),
         )
     return verified(network.with_nodes(nodes))
-
-
-def _facts(layer: Layer) -> dict[str, Any]:
-    return {"activation": "relu", **({} if np.isinf(layer.cap) else {"cap": layer.cap})}
-
-
-def _smallest(values: Array) -> Array:
-    """One number where all are the same; per channel where a map's do not vary within one."""
-    full = real(values)
-    if (full == full.flat[0]).all():
-        return real(full.flat[0])
-    if full.ndim > 1:
-        first = full[(slice(None), *([slice(0, 1)] * (full.ndim - 1)))]
-        if (full == first).all():
-            return np.array(first)
-    return full

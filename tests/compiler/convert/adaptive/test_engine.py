@@ -17,9 +17,9 @@ from tests.compiler.convert.networks import (
     stepwise,
 )
 
-from d2e.compiler.convert import engine
-from d2e.compiler.convert.build import network_of
-from d2e.compiler.convert.skeleton import frames_of, rows_of
+from d2e.compiler.convert.adaptive import engine
+from d2e.compiler.convert.adaptive.build import network_of
+from d2e.compiler.convert.skeleton import activate, frames_of, rows_of
 from d2e.ir import reference
 
 STEPS = 6
@@ -88,7 +88,7 @@ def test_activate_is_the_ann(name):
     model, images = floating(name)
     images = images * 3
     skeleton = skeleton_of(name, model)
-    received, sent = engine.activate(skeleton, images)
+    received, sent = activate(skeleton, images)
     z, let_through, logits = activations(name, model, images)
     for key in z:
         np.testing.assert_allclose(received[key], in_rows(z[key][:, None])[:, 0], rtol=1e-9, atol=1e-9)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tests.compiler.convert.networks import floating, random_plan, skeleton_of
 
-from d2e.compiler.convert import weights
-from d2e.compiler.convert.engine import activate, simulate
-from d2e.compiler.convert.skeleton import frames_of, rows_of
+from d2e.compiler.convert.adaptive import weights
+from d2e.compiler.convert.adaptive.engine import simulate
+from d2e.compiler.convert.skeleton import activate, frames_of, rows_of
 
 STEPS = 4
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 
-from d2e.compiler.convert import kernels
+from d2e.compiler.convert.adaptive import kernels
 from d2e.ir.nodes import Array
 
 _PER_OCTAVE, _ABOVE, _BELOW = 8, 8, 40

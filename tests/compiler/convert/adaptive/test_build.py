@@ -5,8 +5,8 @@ import pytest
 from tests.compiler.convert.networks import MODELS, dyadic, floating, random_plan, skeleton_of, state_of
 
 import d2e
-from d2e.compiler.convert.build import network_of
-from d2e.compiler.convert.calibrate import PRESETS, Calibrator
+from d2e.compiler.convert.adaptive.build import network_of
+from d2e.compiler.convert.adaptive.calibrate import PRESETS, Calibrator
 from d2e.ir import EarlyExit, nirfile, reference
 
 STEPS = 6

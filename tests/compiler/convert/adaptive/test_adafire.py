@@ -8,10 +8,11 @@ import pytest
 import torch
 from tests.compiler.convert.networks import activations, certain, skeleton_of, stepwise
 
-from d2e.compiler.convert import evaluate
-from d2e.compiler.convert.adafire import RATIOS, AdaFire
-from d2e.compiler.convert.calibrate import LIGHT, Calibrator
-from d2e.compiler.convert.evaluate import Bench, Changed
+from d2e.compiler.convert.adaptive import cases
+from d2e.compiler.convert.adaptive.adafire import RATIOS, AdaFire
+from d2e.compiler.convert.adaptive.calibrate import LIGHT, Calibrator
+from d2e.compiler.convert.adaptive.cases import Changed
+from d2e.compiler.convert.evaluate import Bench
 from d2e.compiler.convert.store import Store
 from d2e.ir import UnsupportedError
 
@@ -119,7 +120,7 @@ def test_a_task_measures_the_same_where_it_is_sent(case, change):
     task = Changed(search.case, {name: search.neurons(name, *each) for name, each in change.items()})
     here = task.measured()
     sent = cloudpickle.loads(cloudpickle.dumps(task))
-    evaluate._KEPT.clear()
+    cases._KEPT.clear()
     assert sent.case is not task.case
     assert sent.name == task.name
     assert sent.measured() == here

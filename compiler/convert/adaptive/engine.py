@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from d2e.compiler.convert import kernels
+from d2e.compiler.convert.adaptive import kernels
 from d2e.compiler.convert.skeleton import Layer, Skeleton, frames_of, rows_of
 from d2e.ir.nodes import Array
 
@@ -43,19 +43,6 @@ Plan = Mapping[str, Burst]
 """Population -> its neurons."""
 Spikes = Mapping[str, Array]
 """Population -> n, uint8 rows [B, T, N]."""
-
-
-def activate(skeleton: Skeleton, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What the ANN computes: (population -> its input with bias, population -> what its ReLU lets through), rows [B, N].
-
-    The readout's are the logits.
-    """
-    sent = {skeleton.input: skeleton.image_frames(images)}
-    received: dict[str, Array] = {}
-    for layer in skeleton.layers.values():
-        z, sent[layer.name] = skeleton.activation(layer, sent)
-        received[layer.name] = rows_of(z)
-    return received, {name: rows_of(sent[name]) for name in skeleton.layers}
 
 
 def drive(skeleton: Skeleton, plan: Plan, layer: Layer, spikes: Spikes, images: Array) -> Array:

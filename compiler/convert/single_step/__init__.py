@@ -1,0 +1,1 @@
+"""Conversion for one time step: activations become neurons of several thresholds that keep no charge."""

@@ -1,0 +1,207 @@
+"""A neuron of one step as a staircase: which thresholds its input crosses says what it sends.
+
+Fitting a staircase to an activation is a problem of least cost over ordered cells, solved exactly by dynamic programming
+(as optimal scalar quantisation is, Bruce 1965; with a price per crossed threshold, Chou, Lookabaugh and Gray 1989).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from d2e.ir.nodes import Array
+
+MOST_LEVELS = 255
+"""Levels that a byte counts."""
+_BINS, _GRIDS = 256, (1.0, 0.75, 0.5, 0.375, 0.25)
+
+
+@dataclass(frozen=True, eq=False)
+class Staircase:
+    """The neurons of one population, without memory from step to step.
+
+    With z what a neuron of channel c receives in all, n is the number of ``levels`` with z >= level * scale[c]; it sends
+    ``payloads[n - 1] * unit * scale[c]``, and nothing for n = 0.
+
+    Attributes:
+        scale: [C].
+        levels: [N], rising.
+        payloads: [N] integers.
+        unit: what a payload of 1 stands for, in scales.
+        shift: [C] added to the bias.
+    """
+
+    scale: Array
+    levels: Array
+    payloads: Array
+    unit: float
+    shift: Array
+
+    @property
+    def most(self) -> int:
+        """N."""
+        return len(self.levels)
+
+    @property
+    def amplitude(self) -> Array:
+        """[C] what a payload of 1 stands for."""
+        return np.asarray(self.scale * self.unit)
+
+
+def uniform(scale: Array, most: int, *, rounds: bool = True) -> Staircase:
+    """Levels at equal distances: a T-step neuron's rate as one step (arXiv 2510.23383, Theorem 1).
+
+    Args:
+        scale: [C] distance of the levels, theta / T.
+        most: N.
+        rounds: start half a level up, so that the payload is the nearest level and not the one below.
+    """
+    steps = np.arange(1, most + 1)
+    return Staircase(scale, steps - 0.5 if rounds else steps.astype(float), steps, 1.0, np.zeros(len(scale)))
+
+
+@njit(nogil=True, cache=True)
+def climb(z, scale, levels, payloads, n, sent):  # type: ignore[no-untyped-def]
+    """``n`` uint8 and what is sent, both [M, C], of inputs [M, C]; ``payloads`` [N + 1] from 0, in scales."""
+    for m in range(z.shape[0]):
+        for c in range(z.shape[1]):
+            u, low, high = z[m, c] / scale[c], 0, levels.size
+            while low < high:
+                middle = (low + high) // 2
+                if u >= levels[middle]:
+                    low = middle + 1
+                else:
+                    high = middle
+            n[m, c] = low
+            sent[m, c] = payloads[low] * scale[c]
+
+
+def sent_by(stairs: Staircase, z: Array) -> tuple[Array, Array]:
+    """(n uint8, what is sent), both [M, C], of inputs [M, C] with bias and shift."""
+    n, sent = np.empty(z.shape, np.uint8), np.empty_like(z)
+    table = np.concatenate([[0.0], stairs.payloads * stairs.unit]).astype(z.dtype)
+    climb(z, stairs.scale.astype(z.dtype), stairs.levels.astype(z.dtype), table, n, sent)
+    return n, sent
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a population receives and what its activation would send.
+
+    Attributes:
+        z, target: [M, C].
+        importance: [C] what a squared error costs.
+        price: [C] of a crossed threshold.
+    """
+
+    z: Array
+    target: Array
+    importance: Array
+    price: Array
+
+    def cost(self, stairs: Staircase) -> Array:
+        """[C] importance * mean squared error + price * mean n."""
+        n, sent = sent_by(stairs, self.z)
+        return np.asarray(self.importance * np.square(sent - self.target).mean(axis=0, dtype=np.float64)
+                          + self.price * n.mean(axis=0, dtype=np.float64))
+
+
+def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
+    """The staircase of least cost for these scales, all channels together.
+
+    Payloads are multiples of a unit, from one to the next by a power of two: on a chip a level's step is then a shift of
+    the weights.
+
+    Args:
+        sampled: neurons.
+        scale: [C]; the largest activation of a channel is about one scale.
+        most: N.
+    """
+    u, a = sampled.z / scale.astype(sampled.z.dtype), sampled.target / scale.astype(sampled.z.dtype)
+    edges = _edges(u, a)
+    at = np.searchsorted(edges, u.ravel(), side="right")
+    weight = np.broadcast_to(sampled.importance * scale**2 / len(u), u.shape).ravel()
+    dues = np.broadcast_to(sampled.price / len(u), u.shape).ravel()
+    bins = len(edges) + 1
+    moments = [np.bincount(at, weights=weight * a.ravel().astype(np.float64) ** k, minlength=bins) for k in range(3)]
+    tail = np.cumsum(np.bincount(at, weights=dues, minlength=bins)[::-1])[::-1]
+    best: tuple[float, Array, Array, float] | None = None
+    top = float(np.quantile(a[a > 0], 0.9995)) if (a > 0).any() else 1.0
+    for share in _GRIDS:
+        unit = top / most * share
+        kinds = min(MOST_LEVELS, int(np.ceil(1.2 * top / unit)))
+        cells = moments[2] - 2 * np.outer(np.arange(kinds + 1) * unit, moments[1]) + np.outer(
+            (np.arange(kinds + 1) * unit) ** 2, moments[0])
+        loss, where, what = _path(cells, tail, most)
+        if best is None or loss < best[0]:
+            best = (loss, edges[where - 1], what, unit)
+    assert best is not None
+    _, levels, payloads, unit = best
+    return Staircase(scale, levels, payloads, unit, np.zeros(len(scale)))
+
+
+def _edges(u: Array, a: Array) -> Array:
+    """Where thresholds may stand: from where activations begin to the largest, in equal shares of range and of samples."""
+    alive = u[a > 0]
+    if not alive.size:
+        return np.linspace(0.01, 1.0, _BINS // 2)
+    top = float(np.quantile(alive, 0.9999))
+    even = np.linspace(top / _BINS, top, _BINS // 2)
+    often = np.quantile(alive, np.linspace(0, 1, _BINS // 2 + 2)[1:-1])
+    found = np.unique(np.concatenate([even, often]))
+    return np.asarray(found[found > 1e-6 * top])
+
+
+def _path(cells: Array, tail: Array, most: int) -> tuple[float, Array, Array]:
+    """(cost, bin at which each level begins, its payload) of the best staircase with at most ``most`` levels."""
+    cost, came = _best_costs(cells, tail, most)
+    n = int(cost.min(axis=1).argmin())
+    k = int(cost[n].argmin())
+    loss, where, what = float(cost[n, k]), [], []
+    j = cells.shape[1]
+    while n > 0:
+        j, before = came[n, k, j]
+        where.append(j)
+        what.append(k)
+        n, k = n - 1, int(before)
+    return loss, np.array(where[::-1], np.int64), np.array(what[::-1], np.int64)
+
+
+@njit(nogil=True, cache=True)
+def _best_costs(cells, tail, most):  # type: ignore[no-untyped-def]
+    """Least cost [N + 1, K] to end on payload k after n levels, and for every bin where level n began, and after what.
+
+    Args:
+        cells: [K, J] what it costs to send payload k in bin j.
+        tail: [J] what a level costs that begins at bin j.
+        most: N.
+    """
+    kinds, bins = cells.shape
+    big = 1e300
+    came = np.zeros((most + 1, kinds, bins + 1, 2), np.int32)
+    last = np.full((kinds, bins + 1), big)  # least cost before bin j on payload k, which began before j, with n levels
+    last[0, 0] = 0.0
+    for j in range(bins):
+        last[0, j + 1] = last[0, j] + cells[0, j]
+    ends = np.full((most + 1, kinds), big)
+    ends[0, 0] = last[0, bins]
+    for n in range(1, most + 1):
+        now = np.full((kinds, bins + 1), big)
+        for k in range(1, kinds):
+            for j in range(1, bins):
+                best, source, step = big, 0, 1
+                while step <= k:
+                    if last[k - step, j] < best:
+                        best, source = last[k - step, j], k - step
+                    step *= 2
+                begins, before = j, source
+                best += tail[j]
+                if now[k, j] <= best:
+                    best, begins, before = now[k, j], came[n, k, j, 0], came[n, k, j, 1]
+                now[k, j + 1] = best + cells[k, j]
+                came[n, k, j + 1, 0], came[n, k, j + 1, 1] = begins, before
+            ends[n, k] = now[k, bins]
+        last = now
+    return ends, came

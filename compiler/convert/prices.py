@@ -9,7 +9,6 @@ calibration from the front, measured from end to end on held images: nothing is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -123,10 +122,10 @@ class Prices(Generic[S]):
             sides.append(tried[price] <= most)
         return min(price for price, synops in tried.items() if synops <= most)
 
-    def closest(self, prices: Sequence[Price]) -> Price:
-        """That of least divergence."""
-        found = self.figures(*prices, what="levels")
-        return min(zip(prices, found, strict=True), key=lambda pair: pair[1].kl)[0]
+    def closest(self, most: float) -> Price:
+        """That of least divergence of all that were measured with at most so many synops."""
+        affordable = {price: figures.kl for price, figures in self.known.items() if figures.synops <= most}
+        return min(affordable, key=affordable.__getitem__, default=None)
 
     def grown(self, since: Price, allowed: float) -> Price:
         """The highest price found at which the KL is at most ``1 + allowed`` times that at the price ``since``."""

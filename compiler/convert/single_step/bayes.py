@@ -6,16 +6,20 @@ on held images, and what synaptic operations cost. A tree-structured Parzen esti
 
 from __future__ import annotations
 
+import math
+
+import optuna
+
 from d2e.compiler.convert.evaluate import Listen
 from d2e.compiler.convert.single_step.calibrate import Calibrator, State
-from d2e.ir import MissingError
 from d2e.ir.nodes import Array
 
 TRIALS, LOW, HIGH = 48, 0.5, 1.5
 
 
 def scaled(
-    calibrator: Calibrator, state: State, images: Array, logits: Array, price: float, seed: int, listen: Listen | None
+    calibrator: Calibrator, state: State, images: Array, logits: Array, price: float, seed: int,
+    listen: Listen | None = None, *, most: float = math.inf,
 ) -> State:
     """The best of 48 networks, of which the first has every lambda at 1.
 
@@ -25,15 +29,8 @@ def scaled(
         price: of ``calibrator.most_synops``, in nats.
         seed: of the proposals.
         listen: called with (done, total, what).
-
-    Raises:
-        MissingError: D2E-CONV-018 where optuna is not installed.
+        most: synops on the held images; what needs more is not taken.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise MissingError("D2E-CONV-018", "optuna is not installed", hint="pip install 'd2e[search]'.") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = list(state.plan)
 
     def loss(trial: optuna.Trial) -> float:
@@ -41,9 +38,14 @@ def scaled(
         kl, synops, *_ = calibrator.row(calibrator.rescaled(state, factors), images, logits)
         if listen is not None:
             listen(trial.number + 1, TRIALS, "scales")
-        return kl + price * synops / calibrator.most_synops
+        return math.inf if synops > most else kl + price * synops / calibrator.most_synops
 
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8))
-    study.enqueue_trial(dict.fromkeys(names, 1.0))
-    study.optimize(loss, n_trials=TRIALS)
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8))
+        study.enqueue_trial(dict.fromkeys(names, 1.0))
+        study.optimize(loss, n_trials=TRIALS)
+    finally:
+        optuna.logging.set_verbosity(before)
     return calibrator.rescaled(state, study.best_params)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from d2e.compiler.convert.evaluate import Bench, divergence
@@ -14,7 +16,7 @@ from d2e.compiler.convert.single_step.calibrate import Calibrator, Options, Stat
 from d2e.compiler.convert.single_step.engine import simulate, traffic
 from d2e.compiler.convert.single_step.staircase import MOST_LEVELS
 from d2e.compiler.convert.skeleton import Skeleton
-from d2e.ir import Network, UsageError
+from d2e.ir import MissingError, Network, UsageError
 from d2e.ir.nodes import Array
 
 SPACINGS, STARTS, SEARCHES = ("fitted", "uniform"), ("round", "floor"), ("rate-distortion", "bayes")
@@ -44,6 +46,8 @@ class SingleStep:
         if self.spacing == "fitted" and self.start == "floor":
             raise UsageError("D2E-CONV-012", "start 'floor' goes with uniform levels: fitted ones have no start",
                              hint="Give --spacing uniform.")
+        if self.search == "bayes" and find_spec("optuna") is None:
+            raise MissingError("D2E-CONV-018", "optuna is not installed", hint="pip install 'd2e[search]'.")
 
     @property
     def settings(self) -> list[Any]:
@@ -55,23 +59,30 @@ class SingleStep:
         options = Options(fitted=self.spacing == "fitted", rounds=self.start == "round")
         calibrator = Calibrator(skeleton, samples.fit, options, seed)
         prices = Prices(calibrator, self.levels, samples.held, samples.logits, bench)
-        price: Price = None
-        if self.budget is not None:
-            price = prices.within(self.budget)
-        elif options.fitted:
-            price = prices.closest(_PRICES)
+        price, most = self._price(prices)
         state = calibrator.every(self.levels, price=price)
         if self.search == "bayes":
             from d2e.compiler.convert.single_step.bayes import scaled
 
-            state = scaled(calibrator, state, samples.held, samples.logits, price or 0.0, seed, bench.listen)
+            state = scaled(calibrator, state, samples.held, samples.logits, price or 0.0, seed, bench.listen, most=most)
         searched = {} if self.budget is None and self.search == "rate-distortion" else {
             "search": {"name": self.search, **({} if self.budget is None else {"budget": self.budget})}}
         facts = {
-            "time_steps": 1, "levels": state.levels, "spacing": self.spacing, "most_levels": self.levels, **searched,
+            "time_steps": 1, "levels": state.levels, "spacing": self.spacing,
+            **({} if options.fitted else {"start": self.start}), "most_levels": self.levels, **searched,
             **({"frontier": prices.table()} if prices.known else {}), **_figures(state, samples.held, samples.logits),
         }
         return Levels(state, facts)
+
+    def _price(self, prices: Prices[State]) -> tuple[Price, float]:
+        """That of least divergence of those that were looked at within the budget; the most synops there may be."""
+        lowest, most = None, math.inf
+        if self.budget is not None:
+            lowest = prices.within(self.budget)
+            most = self.budget * (prices.known[None].synops if self.budget <= 1 else 1.0)
+        if self.spacing == "fitted":
+            prices.figures(*(price for price in _PRICES if (price or 0.0) >= (lowest or 0.0)), what="levels")
+        return prices.closest(most), most
 
 
 @dataclass(frozen=True, eq=False)

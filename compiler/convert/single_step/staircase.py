@@ -111,8 +111,9 @@ class Sampled:
 def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
     """The staircase of least cost for these scales, all channels together.
 
-    Payloads are multiples of a unit, from one to the next by a power of two: on a chip a level's step is then a shift of
-    the weights.
+    Thresholds stand at those of `_edges`, for all channels alike. Payloads are multiples of a unit, of which five are tried,
+    from one to the next by a power of two: on a chip a level's step is then a shift of the weights. Neurons that had better
+    stay silent get one level that none of them reaches.
 
     Args:
         sampled: neurons.
@@ -139,15 +140,17 @@ def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
             best = (loss, edges[where - 1], what, unit)
     assert best is not None
     _, levels, payloads, unit = best
+    if not len(levels):
+        levels, payloads = np.array([2.0 * max(1.0, float(u.max()))]), np.array([1])
     return Staircase(scale, levels, payloads, unit, np.zeros(len(scale)))
 
 
 def _edges(u: Array, a: Array) -> Array:
     """Where thresholds may stand: from where activations begin to the largest, in equal shares of range and of samples."""
     alive = u[a > 0]
-    if not alive.size:
+    top = float(np.quantile(alive, 0.9999)) if alive.size else 0.0
+    if top <= 0:
         return np.linspace(0.01, 1.0, _BINS // 2)
-    top = float(np.quantile(alive, 0.9999))
     even = np.linspace(top / _BINS, top, _BINS // 2)
     often = np.quantile(alive, np.linspace(0, 1, _BINS // 2 + 2)[1:-1])
     found = np.unique(np.concatenate([even, often]))

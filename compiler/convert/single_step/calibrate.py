@@ -66,7 +66,7 @@ class Calibrator:
     Attributes:
         skeleton: of the ANN.
         images: [B, *input shape].
-        received, sent: of the ANN on the images, see `convert.engine.activate`.
+        received, sent: of the ANN on the images, see `skeleton.activate`.
     """
 
     def __init__(self, skeleton: Skeleton, images: Array, options: Options, seed: int = 0) -> None:
@@ -115,9 +115,10 @@ class Calibrator:
 
     def _stairs(self, layer: Layer, z: Array, most: int, price: float) -> Staircase:
         rows, target = layer.per_channel(z), layer.per_channel(self.sent[layer.name])
-        each = max(1, -(-len(rows) // _MOST_ROWS))
+        at = slice(None) if len(rows) <= _MOST_ROWS else np.sort(
+            np.random.default_rng(self.seed).choice(len(rows), _MOST_ROWS, replace=False))
         sampled = Sampled(
-            rows[::each], target[::each], self.importance[layer.name],
+            rows[at], target[at], self.importance[layer.name],
             price / self.most_synops * layer.per_channel(layer.fan_out).sum(axis=0),
         )
         scale = eq8(target, 1, most)

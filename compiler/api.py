@@ -67,8 +67,9 @@ def compile(
         budget: most bits per weight in the mean, shared out among the layers by what they change on the calibration data.
         scale: how the unit of a layer is chosen: auto, max, percentile, mse or spikes.
         percentile: of |weight| kept by scale=percentile.
-        burst: form of neurons that send more than one spike a step: replicas (one neuron of the chip per level), graded
-            (a process of its own that sends integers), or auto, which picks by cores and says why.
+        burst: form of neurons that send more than one spike a step: replicas (one neuron of the chip per level), weighted
+            (one per binary digit, of neurons without memory), graded (a process of its own that sends integers), or auto,
+            which picks by synapses and cores and says why.
         soft_reset: exact, or fallback, which keeps to registers every Loihi 2 microcode takes and is approximate.
         calibration: data for the choice of scales; labels are not used.
         calibration_samples: at most so many of them.
@@ -95,7 +96,7 @@ def compile(
     """
     weight_bits = stated(weight_bits)
     chip, chip_options = _target(target)
-    _one_of("burst", burst, ("auto", "replicas", "graded"))
+    _one_of("burst", burst, ("auto", "replicas", "weighted", "graded"))
     _one_of("soft-reset", soft_reset, ("exact", "fallback"))
     if output is not None:
         check_folder(Path(output))

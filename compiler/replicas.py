@@ -1,7 +1,8 @@
-"""Replicas: a population that fires several spikes a step, written as one binary population per level.
+"""Replicas: a population that fires several spikes a step, written as several binary populations.
 
-A chip's pass makes them; whoever reports to the user puts them together again. It is a thermometer code: the number of
-replicas that fire is n, what they add is the payload.
+A chip's pass makes them; whoever reports to the user puts them together again. With one replica per level it is a
+thermometer code: the number of those that fire is n, what they add is the payload. A weighted replica is a digit of n and
+stands for several levels.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from d2e.ir.nodes import Array
 from d2e.ir.reference import Trace
 
 REPLICA = "replica"
-"""Metadata key of a population that is one level of another."""
+"""Metadata key of a population that is one level, or one digit, of another."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One level of a population.
+    """One level of a population, or a digit that stands for several.
 
     Attributes:
         of: name of the population.
-        level: from 1; negative in the negative group of a signed one.
-        step: payload it adds when it fires, above 0.
+        level: from 1, of weighted ones the digit from the largest down; negative in the negative group of a signed one.
+        step: payload it adds when it fires, not 0.
+        stands_for: how many levels a spike of it counts.
     """
 
     of: str
     level: int
     step: int
+    stands_for: int = 1
 
     @property
     def factor(self) -> int:
@@ -42,13 +45,16 @@ class Replica:
     @property
     def metadata(self) -> dict[str, Any]:
         """As a node carries it."""
-        return {REPLICA: {"of": self.of, "level": self.level, "step": self.step}}
+        several = {"stands_for": self.stands_for} if self.stands_for > 1 else {}
+        return {REPLICA: {"of": self.of, "level": self.level, "step": self.step, **several}}
 
 
 def replica_of(node: Neuron) -> Replica | None:
     """What a population is a level of; None: of none."""
     facts = node.metadata.get(REPLICA)
-    return None if facts is None else Replica(str(facts["of"]), int(facts["level"]), int(facts["step"]))
+    if facts is None:
+        return None
+    return Replica(str(facts["of"]), int(facts["level"]), int(facts["step"]), int(facts.get("stands_for", 1)))
 
 
 def replicas(network: Network) -> dict[str, list[str]]:
@@ -64,20 +70,17 @@ def merged(network: Network, trace: Trace) -> Trace:
     """A trace in the populations of the source: replicas added up.
 
     ``counts`` are sums of |n| and ``spikes`` are n, as of the population that the replicas stand for; ``u`` and ``v`` are
-    those of the first level.
+    those of the first level, or of the largest digit, which hold the population's charge.
     """
     parts = replicas(network)
 
-    def signed(name: str) -> int:
+    def counts(name: str, *, signs: bool) -> int:
         level = replica_of(network.neuron(name))
-        return -1 if level is not None and level.level < 0 else 1
-
-    def total(table: Mapping[str, Array], names: list[str], *, signs: bool) -> Array:
-        return np.asarray(sum(table[n] * (signed(n) if signs else 1) for n in names))
+        return 1 if level is None else level.stands_for * (-1 if signs and level.level < 0 else 1)
 
     def each(table: Mapping[str, Array], *, signs: bool) -> dict[str, Array]:
         return {
-            name: table[own[0]] if len(own) == 1 else total(table, own, signs=signs)
+            name: table[own[0]] if len(own) == 1 else np.asarray(sum(table[n] * counts(n, signs=signs) for n in own))
             for name, own in parts.items() if all(n in table for n in own)
         }
 

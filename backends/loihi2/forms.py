@@ -1,8 +1,8 @@
 """The forms a population has on Loihi 2, and which of them a neuron can have.
 
-stock: one LIF of the chip. replicas: one LIF per level of a burst or multi-threshold neuron. graded: one process of its
-own, which sends integer payloads and computes the neuron as the IR defines it; exact on this computer, on a chip it needs
-microcode. approximate: a LIF that is not the same neuron.
+stock: one LIF of the chip. replicas: one LIF per level of a burst or multi-threshold neuron. weighted: one LIF per binary
+digit of its level's number. graded: one process of its own, which sends integer payloads and computes the neuron as the IR
+defines it; exact on this computer, on a chip it needs microcode. approximate: a LIF that is not the same neuron.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Literal
 
 import numpy as np
 
-from d2e.backends.loihi2.limits import DECAY_ONE
+from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS
 from d2e.compiler.passes.ranges import population_range
+from d2e.compiler.passes.units import is_weight
 from d2e.compiler.replicas import Replica, replica_of, replicas
+from d2e.compiler.staircase import shares, staircase
 from d2e.ir import LI, CubaLIF, MultiThreshold, Network, Neuron
 from d2e.ir.nodes import Array
 
-Kind = Literal["stock", "replicas", "graded", "approximate"]
+Kind = Literal["stock", "replicas", "weighted", "graded", "approximate"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,12 @@ def obstacles(node: Neuron) -> Iterator[Obstacle]:
     if current and node.reset == "none":
         yield Obstacle("D2E-LOIHI-003", "never resets behind a synaptic current, the stock neuron always does",
                        "Use reset='zero'.")
-    if isinstance(node, MultiThreshold) and not _rises(node):
+    if isinstance(node, MultiThreshold) and node.reset != "none" and not _rises(node):
         yield Obstacle("D2E-LOIHI-003", "sends payloads that do not rise with its levels, which replicas add up",
                        "Use payloads that rise.")
+    if isinstance(node, MultiThreshold) and node.reset == "none" and not _changes(node):
+        yield Obstacle("D2E-LOIHI-003", "sends one payload at two of its levels, or none at its first",
+                       "Leave out one of the two levels.")
     early = node.arithmetic is not None and _leaks(node) and node.reset_when == "same"  # quantise turns it into "next"
     if early and node.reset == "subtract" and not current:
         yield Obstacle("D2E-LOIHI-003", "takes its reset before the leak, stock neurons after it",
@@ -76,6 +81,43 @@ APPROXIMATE = "D2E-LOIHI-020"
 
 def _rises(node: MultiThreshold) -> bool:
     return node.payloads is None or bool((np.diff(node.payloads, prepend=0) > 0).all())
+
+
+def _changes(node: MultiThreshold) -> bool:
+    return node.payloads is None or bool((np.diff(node.payloads, prepend=0) != 0).all())
+
+
+def unweighted(network: Network, name: str) -> str | None:
+    """Why a population has no weighted replicas, and None where it has; in floating point or in integers."""
+    node = network.neuron(name)
+    found = staircase(node)
+    if isinstance(found, str):
+        return found
+    if found.count < FEWEST:
+        return f"has {found.count} levels, of which each is a digit already"
+    if _feeds_itself(network, name):
+        return "lies in a feedback loop, which its digits would make longer"
+    pitch = round(found.pitch)
+    taken = pitch * np.array(shares(found.count)[:-1])
+    mantissa, exponent = int(LIMITS["synapse_mantissa"].value), int(LIMITS["synapse_exponent"].value)
+    if node.arithmetic is not None and not is_weight(taken, mantissa, exponent).all():
+        return (f"has levels {pitch} weight units apart, which its digits take {', '.join(map(str, taken // pitch))} times "
+                f"and no synapse of {mantissa} << {exponent} holds")
+    return None
+
+
+FEWEST = 3
+"""Levels from which on there are fewer digits than levels."""
+
+
+def _feeds_itself(network: Network, name: str) -> bool:
+    seen: set[str] = set()
+    ahead = [name]
+    while ahead:
+        reached = {e.target for e in network.outgoing[ahead.pop()]} - seen
+        seen |= reached
+        ahead += sorted(reached)
+    return name in seen
 
 
 def is_several(node: Neuron) -> bool:
@@ -139,6 +181,6 @@ def lowered(network: Network) -> str | None:
 
 
 __all__ = [
-    "APPROXIMATE", "Form", "Kind", "Obstacle", "Replica", "floor_is_idle", "has_current", "is_graded", "is_several",
-    "is_stock", "lowered", "obstacles", "replica_of", "replicas",
+    "APPROXIMATE", "FEWEST", "Form", "Kind", "Obstacle", "Replica", "floor_is_idle", "has_current", "is_graded",
+    "is_several", "is_stock", "lowered", "obstacles", "replica_of", "replicas", "unweighted",
 ]

@@ -1,58 +1,42 @@
 """map_neurons: integer populations become stock Loihi LIF neurons, replicas of them, or graded processes.
 
-The stock neuron (lava ``LIF``) resets ``v`` to zero and fires at ``v > vth``. A soft reset keeps its charge in ``u``
-instead (du=-1 or a leak, dv=4096: v is a copy of u) and takes ``reset_by`` away with a synapse onto itself; a neuron of
-several levels is one such neuron per level (`replicate`). What has no such form becomes a graded process.
+`MapNeurons` chooses the form of each population and says why; `lower` writes it. What has no form on stock neurons becomes
+a graded process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from d2e.backends.loihi2.forms import (
     APPROXIMATE,
+    FEWEST,
     Form,
     floor_is_idle,
-    has_current,
     is_several,
     lowered,
     obstacles,
+    replicas,
+    unweighted,
 )
-from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
+from d2e.backends.loihi2.limits import LIMITS
+from d2e.backends.loihi2.lower import SoftReset, is_whole, lower
 from d2e.backends.loihi2.placement import estimate
-from d2e.backends.loihi2.replicate import Level, replicate
 from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, check, steep_steps
+from d2e.compiler import cost
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
-from d2e.compiler.passes.canonicalise import add_constant_current
 from d2e.compiler.paths import paths_into
 from d2e.compiler.replicas import replica_of
-from d2e.ir import (
-    IF,
-    LI,
-    CubaLIF,
-    Edge,
-    Finding,
-    MultiThreshold,
-    Network,
-    Neuron,
-    Node,
-    Scale,
-    UnsupportedError,
-    raise_findings,
-)
-from d2e.ir.nodes import integral
+from d2e.compiler.staircase import shares
+from d2e.ir import LI, Finding, MultiThreshold, Network, Neuron, UnsupportedError, raise_findings
 
 if TYPE_CHECKING:
     from d2e.compiler.target import Target
 
-Burst = Literal["auto", "replicas", "graded"]
-SoftReset = Literal["exact", "fallback"]
+Burst = Literal["auto", "replicas", "weighted", "graded"]
 MOST_REPLICAS = 16
 """Levels beyond which auto prefers a graded process: every level repeats all synapses of the population."""
 
@@ -76,7 +60,7 @@ class CheckRules(Pass):
         """The same network.
 
         Raises:
-            UnsupportedError: D2E-LOIHI-001..009, the first finding with all of them in the message.
+            UnsupportedError: D2E-LOIHI-001..009 and -017, the first finding with all of them in the message.
         """
         raise_findings([*check(network, SOURCE_RULES), *formless(network, self.burst, self.graded)])
         return network
@@ -88,13 +72,14 @@ def formless(network: Network, burst: Burst, graded: bool) -> list[Finding]:
     for name in network.populations:
         node = _without_idle_floor(network, name, network.neuron(name))
         several = is_several(node)
-        asked = burst == "replicas" and several
+        asked = burst in ("replicas", "weighted") and several
         if (graded or (burst == "graded" and several)) and not asked:
             continue
         way = " Or use --burst graded." if asked else ""
-        found += [
-            Finding(o.code, o.why, name, o.hint + way) for o in obstacles(node) if o.code != APPROXIMATE or several
-        ]
+        why = [Finding(o.code, o.why, name, o.hint + way) for o in obstacles(node) if o.code != APPROXIMATE or several]
+        if burst == "weighted" and not why and several and _count(node) >= FEWEST and (none := unweighted(network, name)):
+            why = [Finding("D2E-LOIHI-017", f"has no weighted replicas: it {none}", name, "Use --burst auto.")]
+        found += why
     return found
 
 
@@ -103,8 +88,8 @@ class MapNeurons(Pass):
     """See the module.
 
     Attributes:
-        burst: form of populations that send more than binary spikes: "replicas" (stock neurons), "graded" (a process of
-            its own), or "auto": replicas while they fit, see `choose`.
+        burst: form of populations that send more than binary spikes: "replicas" (stock neurons, one per level), "weighted"
+            (stock neurons, one per binary digit), "graded" (a process of its own), or "auto", see `choose`.
         soft_reset: "exact"; "fallback" keeps to decays that every microcode takes (du=0 for -1, dv=4095 for 4096): it
             leaks 1/4096 of the charge per step, and resets to zero behind a synaptic current.
         graded: whether the target has graded processes for what stock neurons cannot do; a chip has none, but hazards
@@ -125,15 +110,15 @@ class MapNeurons(Pass):
         """The lowered network; populations keep their names, replicas and helpers are marked.
 
         Raises:
-            UnsupportedError: D2E-LOIHI-003..006 for a neuron the chip has no form of, D2E-LOIHI-010..016 where the
-                result does not fit the chip's words.
+            UnsupportedError: D2E-LOIHI-003..006 for a neuron the chip has no form of, -017 for one that has not the form
+                asked for, -010..016 where the result does not fit the chip's words.
         """
         network = network.with_nodes({
             n: _without_idle_floor(network, n, network.neuron(n)) for n in network.populations
         })
         raise_findings(formless(network, self.burst, self.graded))
         forms = self.choose(network)
-        result = self._lower(network, forms)
+        result = lower(network, forms, self.soft_reset)
         raise_findings(check(result, LOWERED_RULES))
         for hazard in () if self.graded else check(result, HAZARDS):
             result = warn(result, hazard.code, f"{hazard.message}. {hazard.hint}", hazard.node)
@@ -145,37 +130,60 @@ class MapNeurons(Pass):
     def choose(self, network: Network) -> dict[str, Form]:
         """The form of every population.
 
-        auto: replicas, which run on the chip's own neurons, for at most `MOST_REPLICAS` levels. Populations whose replicas
-        give a neuron more inputs than a core holds become graded; where the rest exceeds the cores, those of most
-        replicas do, one after another, until it fits.
+        auto: replicas, which run on the chip's own neurons: weighted where a population can have them with fewer synapses,
+        else one per level, of at most `MOST_REPLICAS` levels. Populations whose replicas give a neuron more inputs than a
+        core holds become graded; where the rest exceeds the cores, those of most replicas do, one after another, until it
+        fits.
         """
-        forms = {n: self._form(network.neuron(n)) for n in network.populations}
-        wide = sorted((n for n, f in forms.items() if f.kind == "replicas"), key=lambda n: -_size(network.neuron(n)))
-        limit = self.cores or int(LIMITS["cores"].value)
-        if self.burst != "auto" or not wide:
+        forms = {n: self._form(network, n) for n in network.populations}
+        if self.burst != "auto" or not _wide(network, forms):
             return forms
-        result = self._lower(network, forms)
-        most = int(LIMITS["step_kernels"].value)
-        steep = {of: needed for of, _, needed in steep_steps(result) if needed > most} if self.graded else {}
-        if steep:
-            forms |= {n: Form("graded", f"a step between its levels takes {steep[n]} convolutions of 8 bits") for n in steep}
-            wide = [name for name in wide if name not in steep]
+        if any(f.kind == "weighted" for f in forms.values()):
+            forms |= {n: self._form(network, n, weighted=False) for n in self._steep(network, forms)
+                      if forms[n].kind == "weighted"}
+        limit = self.cores or int(LIMITS["cores"].value)
+        steep = self._steep(network, forms) if self.graded else {}
+        forms |= {n: Form("graded", f"a step between its levels takes {steep[n]} convolutions of 8 bits") for n in steep}
+        wide = _wide(network, forms)
         used = self._cores(network, forms)
         for name in wide if self.graded else ():
             if used <= limit:
                 break
-            if forms[name].kind == "replicas":
+            if forms[name].kind in REPLICAS:
                 forms[name] = Form("graded", f"replicas need {used} cores, {limit} are there")
                 used = self._cores(network, forms)
-        for name in wide:
-            if forms[name].kind == "replicas":
-                forms[name] = Form("replicas", f"the chip's own neurons; {used} of {limit} cores")
+        figures = self._figures(network, forms)
+        for name in _wide(network, forms):
+            why = f"the chip's own neurons; {figures.get(name, '')}{used} of {limit} cores"
+            forms[name] = Form(forms[name].kind, why)
         return forms
+
+    def _steep(self, network: Network, forms: Mapping[str, Form]) -> dict[str, int]:
+        """Population -> convolutions that a spike of one of its replicas takes, where these are too many."""
+        most, found = int(LIMITS["step_kernels"].value), dict[str, int]()
+        for of, _, needed in steep_steps(lower(network, forms, self.soft_reset)):
+            if needed > most:
+                found[of] = max(needed, found.get(of, 0))
+        return found
+
+    def _figures(self, network: Network, forms: Mapping[str, Form]) -> dict[str, str]:
+        """Weighted population -> its synapses beside those of one replica per level."""
+        weighted = [n for n, f in forms.items() if f.kind == "weighted"]
+        if not weighted:
+            return {}
+        result = lower(network, forms, self.soft_reset)
+        own, told = replicas(result), {}
+        for name in weighted:
+            node, digits = network.neuron(name), sum(cost.synapses(result, n) for n in own[name])
+            levels = _count(node) * (2 if isinstance(node, MultiThreshold) and node.signed else 1)
+            told[name] = (f"{len(own[name])} binary digits with {digits:,} synapses, {levels} levels would have "
+                          f"{levels * cost.synapses(result, own[name][0]):,}; ")
+        return told
 
     def _cores(self, network: Network, forms: dict[str, Form]) -> int:
         """How many cores the forms need, after populations became graded whose replicas are too many inputs for a core."""
         while True:
-            lowered_now = self._lower(network, forms)
+            lowered_now = lower(network, forms, self.soft_reset)
             try:
                 return estimate(lowered_now)
             except UnsupportedError as error:
@@ -185,68 +193,31 @@ class MapNeurons(Pass):
                 level = replica_of(lowered_now.neuron(full))
                 target = full if level is None else level.of
                 sources = {path.source for path in paths_into(network, target) if path.source in forms}
-                wide = [n for n in sorted(sources) if forms[n].kind == "replicas"]
+                wide = [n for n in sorted(sources) if forms[n].kind in REPLICAS]
                 if not wide:
                     raise
                 forms |= {n: Form("graded", f"its replicas are more inputs than a core holds for {target}") for n in wide}
 
-    def _form(self, node: Neuron) -> Form:
+    def _form(self, network: Network, name: str, weighted: bool = True) -> Form:
         """The form of a population before cores are counted."""
+        node = network.neuron(name)
         found, several = list(obstacles(node)), is_several(node)
         if several and self.burst == "graded":
             return Form("graded", "as asked")
         if not found and not several:
             return Form("stock", "the chip's own neuron")
         if not found:
-            levels = len(_levels(node))
+            levels, how = _count(node), "as asked" if self.burst in REPLICAS else "the chip's own neurons"
+            if weighted and self.burst in ("auto", "weighted") and unweighted(network, name) is None and (
+                self.burst == "weighted" or _saves(network, name)
+            ):
+                return Form("weighted", how)
             if self.burst == "auto" and self.graded and levels > MOST_REPLICAS:
                 return Form("graded", f"{levels} levels would repeat its synapses {levels} times")
-            return Form("replicas", "as asked" if self.burst == "replicas" else "the chip's own neurons")
+            return Form("replicas", how)
         why = ", and ".join(o.why for o in found)
         only = [o.code for o in found] == [APPROXIMATE] and not several
         return Form("approximate" if only and (not self.graded or self.soft_reset == "fallback") else "graded", why)
-
-    # ----- the lowered network
-
-    def _lower(self, network: Network, forms: Mapping[str, Form]) -> Network:
-        nodes: dict[str, Node] = dict(network.nodes)
-        edges = list(network.edges)
-        for name, form in forms.items():
-            node = network.neuron(name)
-            if form.kind != "graded":
-                self._map(name, node, form, nodes, edges)
-        return Network(nodes, tuple(edges), network.metadata)
-
-    def _map(self, name: str, node: Neuron, form: Form, nodes: dict[str, Node], edges: list[Edge]) -> None:
-        """Replace one population by stock neurons."""
-        keep_syn, keep_mem = node.decays
-        syn = integral(0) if keep_syn is None else integral(keep_syn.flat[0])
-        mem = integral(DECAY_ONE) if keep_mem is None else integral(keep_mem.flat[0])
-        if isinstance(node, LI):
-            nodes[name] = replace(node, decay_syn=syn, decay_mem=mem, reset="zero", fire="gt",
-                                  threshold=integral(LIMITS["threshold"].value))
-            return
-        if node.reset not in ("subtract", "none") or form.kind == "approximate":
-            nodes[name] = _stock(node, syn, mem)
-            return
-        if node.bias.any():
-            assert (node.bias % UNIT == 0).all(), "the bias of a soft reset is whole weight units"
-            add_constant_current(nodes, edges, name, node, node.bias // UNIT)
-            on = nodes[f"{name}.on"]
-            assert isinstance(on, IF)
-            nodes[f"{name}.on"] = _stock(on, integral(0), integral(DECAY_ONE))
-        if self.soft_reset == "fallback":
-            mapped = partial(_charged, node, np.minimum(mem, DECAY_ONE - 1), integral(1))
-        else:
-            mapped = partial(_charged, node, mem, integral(0))
-        levels = _levels(node)
-        if is_several(node):
-            replicate(name, levels, isinstance(node, MultiThreshold) and node.signed, mapped, nodes, edges)
-            return
-        nodes[name] = mapped(levels[0].threshold, 1)
-        if node.reset == "subtract":
-            nodes[f"{name}.reset"] = Scale(scale=-levels[0].reset)
-            edges += [Edge(name, f"{name}.reset", recurrent=True), Edge(f"{name}.reset", name)]
 
 
 def _without_idle_floor(network: Network, name: str, node: Neuron) -> Neuron:
@@ -254,51 +225,28 @@ def _without_idle_floor(network: Network, name: str, node: Neuron) -> Neuron:
     return replace(node, v_min=None) if node.v_min is not None and floor_is_idle(network, name) else node
 
 
-def _size(node: Neuron) -> int:
-    return int(np.prod(node.shape)) * len(_levels(node))
+REPLICAS = ("replicas", "weighted")
+"""The forms of several stock neurons."""
 
 
-def _levels(node: Neuron) -> list[Level]:
-    """The levels of an integer population with a soft reset, or none at all, as stock neurons have them."""
-    if isinstance(node, MultiThreshold):
-        thresholds = node.levels * int(node.threshold)
-        steps = np.diff(node.levels if node.payloads is None else node.payloads, prepend=0)
-        amounts = list(np.diff(thresholds if node.reset_by is None else node.reset_by, prepend=0))
-    else:
-        thresholds = np.arange(1, node.max_spikes + 1) * int(node.threshold)
-        steps = np.ones(node.max_spikes, np.int64)
-        amounts = [node.threshold if node.reset_by is None else node.reset_by] * node.max_spikes
-    if node.reset == "none":
-        amounts = [integral(0)] * len(thresholds)
-    below = int(node.fire == "ge" and _integral(node))  # in whole units v >= theta is v > theta - 1
-    return [
-        Level(int(t) - below, integral(r), int(s)) for t, r, s in zip(thresholds, amounts, steps, strict=True)
-    ]
+def _wide(network: Network, forms: Mapping[str, Form]) -> list[str]:
+    """The populations of several stock neurons, those of most first."""
+    def size(name: str) -> int:
+        node = network.neuron(name)
+        return cost.neurons(network, name) * (len(shares(_count(node))) if forms[name].kind == "weighted" else _count(node))
+
+    return sorted((n for n, f in forms.items() if f.kind in REPLICAS), key=lambda n: -size(n))
 
 
-def _integral(node: Neuron) -> bool:
-    """Whether ``v`` only ever holds whole weight units."""
-    leaks = node.decays[1] is not None and bool((node.decays[1] % DECAY_ONE).any())
-    return not (leaks or has_current(node) or (node.bias % UNIT).any() or (node.v_init % UNIT).any())
+def _count(node: Neuron) -> int:
+    return node.levels.size if isinstance(node, MultiThreshold) else node.max_spikes or FEWEST  # no limit yet: many
 
 
-def _charged(node: Neuron, keep: Any, keep_mem: Any, threshold: int, sign: int) -> CubaLIF:
-    """The stock LIF that keeps its charge in ``u``; of the negative group with sign -1."""
-    stock = _stock(node, keep, keep_mem)
-    return replace(
-        stock, threshold=integral(threshold), bias=integral(0), v_init=integral(0), u_init=sign * node.v_init
-    )
-
-
-def _stock(node: Neuron, decay_syn: Any, decay_mem: Any) -> CubaLIF:
-    """The stock LIF with this neuron's threshold, bias and start."""
-    threshold = node.threshold - 1 if node.fire == "ge" and _integral(node) else node.threshold
-    return CubaLIF(
-        shape=node.shape, decay_syn=decay_syn, decay_mem=decay_mem, threshold=threshold, fire="gt", reset="zero",
-        gain=integral(1), bias=node.bias, v_reset=integral(0), v_init=node.v_init, amplitude=integral(1),
-        u_init=node.u_init if isinstance(node, CubaLIF) else integral(0),
-        arithmetic=node.arithmetic, quantized=node.quantized, metadata=node.metadata,
-    )
+def _saves(network: Network, name: str) -> bool:
+    """Whether weighted replicas have fewer synapses than one per level."""
+    count, into = _count(network.neuron(name)), cost.synapses(network, name)
+    digits = len(shares(count))
+    return digits * into + digits * (digits - 1) // 2 * cost.neurons(network, name) < count * into
 
 
 def _warned(result: Network, source: Network, forms: Mapping[str, Form], soft_reset: SoftReset) -> Network:
@@ -315,10 +263,10 @@ def _warned(result: Network, source: Network, forms: Mapping[str, Form], soft_re
                 result, "D2E-LOIHI-024", f"is a graded process of d2e's own ({form.why}): exact on this computer, a chip "
                 "needs microcode for it", name,
             )
-        elif node.fire == "ge" and not _integral(node) and not isinstance(node, LI):
+        elif node.fire == "ge" and not is_whole(node) and not isinstance(node, LI):
             result = warn(result, "D2E-LOIHI-021", "fires at v >= threshold, the stock neuron at v > threshold; its "
                           "state holds fractions of a weight unit, so an exact tie does not fire", name)
-        if soft_reset == "fallback" and form.kind in ("stock", "replicas") and node.reset in ("subtract", "none"):
+        if soft_reset == "fallback" and form.kind in ("stock", *REPLICAS) and node.reset in ("subtract", "none"):
             result = warn(result, "D2E-LOIHI-023", "keeps to du=0 and dv=4095 (soft-reset fallback): its charge leaks "
                           "1/4096 per step, so the program is approximate", name)
     return result

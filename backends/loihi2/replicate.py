@@ -1,8 +1,14 @@
-"""Writes a burst or multi-threshold population as stock populations, one per level, that inhibit each other.
+"""Writes a burst or multi-threshold population as stock populations that inhibit each other.
 
-All levels see the same input and take the same resets, so they hold the same charge in ``u``; level i fires where it
-exceeds that level. A spike of level i takes the i-th part of the reset from all of them and sends the i-th part of the
-payload: a thermometer code, exact in integers. A signed population has a second group behind negated weights.
+`replicate`: one per level. All see the same input and take the same resets, so they hold the same charge in ``u``; level i
+fires where it exceeds that level. A spike of level i takes the i-th part of the reset from all of them and sends the i-th
+part of the payload: a thermometer code, exact in integers.
+
+`weigh`: one per binary digit of an even staircase (`d2e.compiler.staircase`), which keeps nothing from step to step. A
+digit that stands for s levels takes s times their distance from the digits below it within the step, and sends s times
+the payload of a level.
+
+A signed population has a second group behind negated weights.
 """
 
 from __future__ import annotations
@@ -26,11 +32,13 @@ class Level:
         threshold: in weight units, as the stock neuron compares (v > threshold).
         reset: what a spike of it takes, in weight units; one number, or one per neuron.
         step: what it adds to the payload.
+        stands_for: how many levels.
     """
 
     threshold: int
     reset: Array
     step: int
+    stands_for: int = 1
 
 
 def replicate(
@@ -46,8 +54,38 @@ def replicate(
         stock: the stock neuron of a threshold and a sign (1, or -1 for the negative group).
         nodes, edges: changed in place.
     """
+    groups = _spread(name, levels, lambda sign, i: f"{name}.{sign * i}", signed, stock, nodes, edges)
+    for sign in groups:
+        mark = "" if sign > 0 else "-"
+        _take(f"{name}.reset{mark}", levels, -1, groups[sign], groups[sign], nodes, edges)
+        if signed:
+            _take(f"{name}.undo{mark}", levels, 1, groups[sign], groups[-sign], nodes, edges)
+
+
+def weigh(
+    name: str, digits: list[Level], signed: bool, stock: Callable[[int, int], CubaLIF], nodes: dict[str, Node],
+    edges: list[Edge],
+) -> None:
+    """Replace population ``name``, an even staircase, by its digits, the largest first; arguments as of `replicate`.
+
+    ``reset`` of a digit is what it takes from those below it in the same step.
+    """
+    top = len(digits) - 1
+    groups = _spread(name, digits, lambda sign, i: f"{name}.{'-' * (sign < 0)}bit{top + 1 - i}", signed, stock, nodes, edges)
+    for sign, own in groups.items():
+        for i, digit in enumerate(digits[:-1]):
+            inhibition = f"{name}.{'-' * (sign < 0)}inhibit{top - i}"
+            nodes[inhibition] = Scale(scale=-digit.reset)
+            edges += [Edge(own[i], inhibition), *(Edge(inhibition, below) for below in own[i + 1 :])]
+
+
+def _spread(
+    name: str, levels: list[Level], own_name: Callable[[int, int], str], signed: bool, stock: Callable[[int, int], CubaLIF],
+    nodes: dict[str, Node], edges: list[Edge],
+) -> dict[int, list[str]]:
+    """Put replicas in the population's place, with all that it receives and sends; returns their names by sign."""
     signs = (1, -1) if signed else (1,)
-    groups = {sign: [f"{name}.{sign * i}" for i in range(1, len(levels) + 1)] for sign in signs}
+    groups = {sign: [own_name(sign, i) for i in range(1, len(levels) + 1)] for sign in signs}
     if signed:
         edges += _negated(name, nodes, edges)
     del nodes[name]
@@ -60,14 +98,10 @@ def replicate(
     ]
     for sign in signs:
         for i, (own, level) in enumerate(zip(groups[sign], levels, strict=True), 1):
-            neuron, facts = stock(level.threshold, sign), Replica(name, sign * i, level.step)
+            neuron, facts = stock(level.threshold, sign), Replica(name, sign * i, level.step, level.stands_for)
             nodes[own] = replace(neuron, metadata={**neuron.metadata, **facts.metadata})
             _send(own, facts.factor, leaving, plain, nodes, edges)
-    for sign in signs:
-        mark = "" if sign > 0 else "-"
-        _take(f"{name}.reset{mark}", levels, -1, groups[sign], groups[sign], nodes, edges)
-        if signed:
-            _take(f"{name}.undo{mark}", levels, 1, groups[sign], groups[-sign], nodes, edges)
+    return groups
 
 
 def is_step(name: str, source: str) -> bool:

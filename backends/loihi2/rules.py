@@ -165,10 +165,10 @@ def steep_steps(network: Network) -> Iterator[tuple[str, str, int]]:
     for path in all_paths(network):
         source = network.nodes[path.source]
         level = replica_of(source) if isinstance(source, Neuron) else None
-        for name in path.synapses if level is not None and level.step > 1 else ():
+        for name in path.synapses if level is not None and abs(level.step) > 1 else ():
             node = network.nodes[name]
             if isinstance(node, (Conv1d, Conv2d)) and level is not None:
-                largest = max(int(node.weight.max()), -int(node.weight.min())) * level.step
+                largest = max(int(node.weight.max()), -int(node.weight.min())) * abs(level.step)
                 yield level.of, name, -(-largest // _KERNEL_MAX)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from d2e.compiler.passes.ratios import EXACT
+from d2e.compiler.passes.units import even_levels
 from d2e.ir import LI, LIF, CubaLIF, MultiThreshold, Neuron, Quantized, UnsupportedError
 from d2e.ir.nodes import Array, integral, real
 
@@ -58,7 +60,8 @@ def integer_neuron(name: str, node: Neuron, bias: Array, unit: float, grid: Grid
             "threshold": integral(1), "levels": _levels(name, node, unit, grid),
             "payloads": node.payloads.astype(np.int64),
         }
-    if one > 1 and (leaky or current or not whole):
+    forgets = leaky and not np.any(keeps[1])  # then v is the whole units that came in
+    if one > 1 and ((leaky and not forgets) or current or not whole):
         changes["fire"] = "gt"  # a state finer than the threshold's unit: >= and > differ on a set of measure zero
     if leaky and not current and _decays_first(node):
         # decay * (v - r) = decay * v - decay * r: the same step with the reset after the decay
@@ -86,8 +89,11 @@ def _rounded(value: Array, unit: float) -> Array:
 
 
 def _levels(name: str, node: MultiThreshold, unit: float, grid: Grid) -> Array:
-    """Levels in weight units; under a soft reset each step from one to the next is a mantissa and an exponent."""
+    """Levels in weight units; even ones stay even, and those of a soft reset rise by a mantissa and an exponent each."""
     steps = np.diff(_rounded(node.levels, unit), prepend=0)
+    even = even_levels(node, grid)
+    if even is not None and (pitch := round(even.pitch / unit)) and abs(even.pitch / unit - pitch) < EXACT * pitch:
+        steps[1:] = pitch  # else halves, as of first = pitch / 2, go up and down by turns
     if node.reset == "subtract":
         steps = _each_mantissa(steps, grid.mantissa_max)
     if (steps <= 0).any():

@@ -9,6 +9,7 @@ import numpy as np
 
 from d2e.compiler.blocks import distinct, largest, percentile
 from d2e.compiler.passes.ratios import as_multiples
+from d2e.compiler.staircase import Staircase, shares, staircase
 from d2e.ir import LI, MultiThreshold, Neuron
 from d2e.ir.nodes import Array
 
@@ -80,14 +81,22 @@ def dividing(node: Neuron, unit: float, grid: Grid) -> float:
         while steps >> exponent > grid.mantissa_max:
             exponent += 1
         steps = steps >> exponent << exponent
+    if even_levels(node, grid) is not None:
+        steps = _inhibiting(1, node.max_spikes, steps, grid)
     return theta / steps
 
 
 def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
-    """The next unit above of which every level is a multiple, or, where levels lie closer than it, the largest level."""
-    levels = as_multiples(node.levels, LEVEL_MAX)
+    """The next unit above of which every level is a multiple, or, where levels lie closer than it, the largest level.
+
+    Of levels that lie evenly, their distance at least.
+    """
+    levels, even = as_multiples(node.levels, LEVEL_MAX), even_levels(node, grid)
     top = int(levels.integers[-1 if grid.burst_thresholds else 0])
     if not levels.exact or levels.factor < unit * (1 - 1e-9):
+        if even is not None and even.pitch >= unit * (1 - 1e-9):
+            most = int(grid.threshold_max * even.pitch / threshold_of(node))
+            return even.pitch / _inhibiting(1, even.count, max(1, min(int(even.pitch / unit + 1e-9), most)), grid)
         largest = threshold_of(node)
         return largest / max(1, min(int(largest / unit + 1e-9), grid.threshold_max - (grid.threshold_max >> 8)))
     steps = max(1, min(int(levels.factor / unit + 1e-9), grid.threshold_max // top))
@@ -95,7 +104,28 @@ def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
         taken = np.diff(levels.integers, prepend=0)[:, None] * np.arange(1, steps + 1)  # by each replica of a level
         fits = (taken // (taken & -taken) <= grid.mantissa_max) & (taken <= grid.mantissa_max << grid.exponent_max)
         steps = int(np.flatnonzero(fits.all(axis=0))[-1]) + 1
+    if even is not None:
+        steps = _inhibiting(int(levels.integers[1] - levels.integers[0]), even.count, steps, grid)
     return levels.factor / steps
+
+
+def even_levels(node: Neuron, grid: Grid) -> Staircase | None:
+    """The staircase of a neuron whose digits may inhibit each other on the target: its integer levels are to be even too."""
+    found = staircase(node) if grid.mantissa_max else ""
+    return None if isinstance(found, str) or found.count < 3 else found
+
+
+def _inhibiting(pitch: int, count: int, steps: int, grid: Grid) -> int:
+    """The most ``steps``, up to those given, for which a staircase of pitch ``steps * pitch`` has digits that can inhibit."""
+    taken = pitch * np.array(shares(count)[:-1])[:, None] * np.arange(1, steps + 1)
+    fits = is_weight(taken, grid.mantissa_max, grid.exponent_max).all(axis=0)
+    return int(np.flatnonzero(fits)[-1]) + 1 if fits.any() else steps
+
+
+def is_weight(values: Array, mantissa: int, exponent: int) -> Array:
+    """Where whole numbers above 0 are ``m << e`` with m and e up to these."""
+    shift = np.minimum(np.log2(values & -values).astype(np.int64), exponent)
+    return np.asarray(values >> shift <= mantissa)
 
 
 def _finest(node: Neuron, weights: Sequence[Array], top: int, grid: Grid) -> set[float]:

@@ -125,7 +125,7 @@ def _candidates(network: Network) -> Iterable[Group]:
     steps: dict[str, int] = {}
     for name in network.populations:
         replica = replica_of(network.neuron(name))
-        if replica is not None and replica.level and replica.step > 0:
+        if replica is not None and replica.level and replica.step:
             found.setdefault(replica.of, {})[replica.level] = name
             steps[name] = replica.step
     for names in found.values():

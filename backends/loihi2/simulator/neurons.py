@@ -186,11 +186,11 @@ def _group(node: CubaLIF, group: Group) -> Cell | None:
     resets = bool(above.any() or below.any())
     if max(_most(total), _most(above), _most(below)) > _ROOM:
         return None
-    high = int(total[-1])
+    ends = [0, *total, *(-total if group.negative else [])]
     return Cell(
         (3, 0, 0, 0, _NONE), _start(node), (rules, values, levels), payloads,
         kicks=_table(above, below) if resets and not even else _NONE, slope=int(above[0]) if even else 0,
-        low=-high if group.negative else 0, high=high,
+        low=int(min(ends)), high=int(max(ends)),
     )
 
 

@@ -21,7 +21,7 @@ from d2e.compiler.convert.skeleton import Layer, Skeleton, activate
 from d2e.ir.nodes import Array
 
 _MOST_ROWS = 1 << 15
-_SCALES = 2.0 ** (np.arange(-12, 9) / 8)
+_SCALES = 2.0 ** (np.arange(-8, 6) / 8)
 _ROUNDS = 2
 
 

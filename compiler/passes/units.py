@@ -116,7 +116,7 @@ def even_levels(node: Neuron, grid: Grid) -> Staircase | None:
 
 
 def _inhibiting(pitch: int, count: int, steps: int, grid: Grid) -> int:
-    """The most ``steps``, up to those given, for which a staircase of pitch ``steps * pitch`` has digits that can inhibit."""
+    """The most ``steps``, up to those given, for which digits of a staircase of pitch ``steps * pitch`` can inhibit."""
     taken = pitch * np.array(shares(count)[:-1])[:, None] * np.arange(1, steps + 1)
     fits = is_weight(taken, grid.mantissa_max, grid.exponent_max).all(axis=0)
     return int(np.flatnonzero(fits)[-1]) + 1 if fits.any() else steps

@@ -1,0 +1,46 @@
+"""Staircases to test with, and networks of them in plain numpy: one step, from the same weights as the ANN."""
+
+import numpy as np
+from tests.compiler.convert.networks import MODELS, weights_of
+
+from d2e.compiler.convert.single_step.calibrate import State
+from d2e.compiler.convert.single_step.staircase import Staircase
+
+
+def random_stairs(channels, most, seed=0, exact=True):
+    """Channels of scales and shifts of their own; with ``exact`` all numbers are dyadic, so that nothing is rounded."""
+    rng = np.random.default_rng(seed)
+    payloads = np.cumsum(2 ** rng.integers(0, 3, most))
+    levels = np.cumsum(rng.integers(1, 4, most)) / 8 if exact else np.cumsum(rng.uniform(0.05, 0.3, most))
+    scale = rng.choice([0.5, 1.0, 2.0, 4.0], channels) if exact else rng.uniform(0.1, 1.0, channels)
+    shift = rng.integers(-4, 9, channels) / 16 if exact else rng.uniform(-0.2, 0.4, channels)
+    return Staircase(scale, levels, payloads, 2.0**-4 if exact else 1.0 / payloads[-1], shift)
+
+
+def random_state(skeleton, most, seed=0, exact=True):
+    """Every population with staircases of its own, the readout with a shift."""
+    plan = {layer.name: random_stairs(layer.channels, most, seed + i, exact) for i, layer in enumerate(skeleton.rectifiers)}
+    return State(skeleton, plan, np.random.default_rng(seed).integers(-8, 9, skeleton.readout.channels) / 8)
+
+
+def stepped(stairs, z):
+    """(n, what is sent) of inputs [B, C, …] without shift, by the definition."""
+    scale, shift = (np.asarray(a, float).reshape(-1, *[1] * (z.ndim - 2)) for a in (stairs.scale, stairs.shift))
+    n = (z[..., None] + shift[..., None] >= stairs.levels * scale[..., None]).sum(axis=-1)
+    return n, np.concatenate([[0], stairs.payloads])[n] * stairs.unit * scale
+
+
+def once(name, model, state, images):
+    """(population -> n [B, *shape], logits [B, classes]) of one step, by the definition."""
+    counts = {}
+
+    def fire(population, z):
+        counts[population], sent = stepped(state.plan[population], z)
+        return sent
+
+    return counts, MODELS[name][2](weights_of(model), images, fire) + state.readout
+
+
+def in_rows(frames):
+    """Frames [B, *shape] as the engine's rows [B, N], channels last."""
+    return np.moveaxis(frames, 1, -1).reshape(len(frames), -1)

@@ -61,16 +61,20 @@ def main() -> None:
     model = resnet20.trained(data)
     calibration = resnet20.images(data, "train_10k", FITTED + 2000)[0]
     x, y = resnet20.images(data, "test", given.images)
-    kept = HERE / "adaptive.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    rows = kept_rows()
     with tempfile.TemporaryDirectory() as folder:
-        measure(given, model, calibration, x, y, rows, kept, folder)
+        measure(given, model, calibration, x, y, rows, folder)
     write(rows, model, x, y)
 
 
+def kept_rows(name: str = "adaptive") -> list[dict[str, Any]]:
+    """What was measured before."""
+    kept = HERE / f"{name}.jsonl"
+    return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+
+
 def measure(
-    given: argparse.Namespace, model: Any, calibration: Any, x: Any, y: Any, rows: list[dict[str, Any]], kept: Path,
-    folder: str,
+    given: argparse.Namespace, model: Any, calibration: Any, x: Any, y: Any, rows: list[dict[str, Any]], folder: str,
 ) -> None:
     """What is missing in ``rows``; searches of the same calibration share what they measure in ``folder``."""
     for steps in map(int, given.steps.split(",")):
@@ -86,7 +90,7 @@ def measure(
             seconds = round(time.perf_counter() - begun)
             row = {**wanted, "seconds": seconds, "fresh": fresh or "budget" not in options, **measured(network, x, y)}
             rows.append(row)
-            with kept.open("a") as file:
+            with (HERE / "adaptive.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(line(row, rows), flush=True)
 
@@ -183,28 +187,36 @@ def table(rows: list[dict[str, Any]], ann: float, images: int) -> str:
 
 
 def chart(rows: list[dict[str, Any]], path: Path, ann: float) -> None:
-    """Accuracy against synops; the line joins networks of 16 levels per neuron (T * phi = 16)."""
+    """Accuracy against synops of both methods; the line joins networks of 16 levels (T * phi, in one step N)."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "d2e"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    groups = {"uniform, paper": LINES["paper"], "uniform, ours": LINES["ours"],
-              "AdaFire (paper)": tuple(v for v in VARIANTS if v.startswith("AdaFire")),
-              "search": tuple(v for v in VARIANTS if v.startswith("search") and "+" not in v),
-              "search + SSC/IAT": tuple(v for v in VARIANTS if v.startswith("search") and "+" in v)}
-    for label, names in groups.items():
-        own = [r for r in rows if r["variant"] in names]
-        axes.scatter([r["synops"] / 1e6 for r in own], [100 * r["accuracy"] for r in own], s=18, label=label)
-    level = sorted((r for r in rows if r["variant"] in groups["uniform, paper"] and r["steps"] * r["bursts"][0] == 16),
-                   key=lambda r: -r["steps"])
-    axes.plot([r["synops"] / 1e6 for r in level], [100 * r["accuracy"] for r in level], ":k", label="T phi = 16")
+    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    single = kept_rows("single_step")
+    groups = {"T steps, uniform bursts, paper": LINES["paper"], "T steps, uniform bursts, ours": LINES["ours"],
+              "T steps, AdaFire (paper)": tuple(v for v in VARIANTS if v.startswith("AdaFire")),
+              "T steps, search": tuple(v for v in VARIANTS if v.startswith("search") and "+" not in v),
+              "T steps, search + SSC/IAT": tuple(v for v in VARIANTS if v.startswith("search") and "+" in v)}
+    clouds = {label: [r for r in rows if r["variant"] in names] for label, names in groups.items()}
+    clouds["one step, uniform levels"] = [r for r in single if r["variant"].startswith("uniform")]
+    clouds["one step, fitted levels"] = [r for r in single if r["variant"].startswith("fitted")]
+    for (label, own), marker in zip(clouds.items(), "osv^DPX", strict=True):
+        axes.scatter([r["synops"] / 1e6 for r in own], [100 * r["accuracy"] for r in own], s=20, marker=marker, label=label)
+    level = sorted((r for r in rows if r["variant"] in LINES["paper"] and r["steps"] * r["bursts"][0] == 16),
+                   key=lambda r: -r["steps"]) + [r for r in single if r["variant"] == "uniform, N 16"]
+    axes.plot([r["synops"] / 1e6 for r in level], [100 * r["accuracy"] for r in level], ":k", label="16 levels, uniform")
+    for row in level:
+        axes.annotate(f"T {row.get('steps', 1)}", (row["synops"] / 1e6, 100 * row["accuracy"]), fontsize=7,
+                      xytext=(4, -8), textcoords="offset points")
     axes.axhline(100 * ann, color="black", linewidth=0.8, label="ANN")
-    axes.set(xlabel="synops per image, millions", ylabel="accuracy, %", ylim=(70, 93), title="ResNet-20, CIFAR-10")
-    axes.legend(fontsize=8)
+    axes.set(xlabel="synops per image, millions", ylabel="accuracy, %", xlim=(0, 260), ylim=(70, 93),
+             title="ResNet-20 on CIFAR-10, converted")
+    axes.legend(fontsize=7, loc="lower right")
     figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

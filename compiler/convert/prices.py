@@ -20,7 +20,7 @@ from d2e.ir.nodes import Array
 Price = float | None
 S = TypeVar("S")
 _FIRST = (0.02, 0.1)
-_DEAREST, _STEP = 100.0, 4.0
+_CHEAPEST, _DEAREST, _STEP = 1e-6, 100.0, 4.0
 _NEAR, _AIM, _REFINED = 0.97, 0.985, 8
 
 
@@ -101,7 +101,14 @@ class Prices(Generic[S]):
         most = budget * unit
         if whole.synops <= most:
             return None
-        tried = dict(zip(_FIRST, (f.synops for f in first), strict=True))
+        tried = {price: f.synops for price, f in zip(_FIRST, first, strict=True) if all(f.own.values())}
+        price = _FIRST[0]
+        while not tried:
+            price /= _STEP
+            if price < _CHEAPEST:
+                raise too_small(budget, whole.synops / unit)
+            found = self.figures(price, what="budget")[0]
+            tried = {price: found.synops} if all(found.own.values()) else {}
         while min(tried.values()) > most:
             price = max(tried) * _STEP
             found = self.figures(price, what="budget")[0]

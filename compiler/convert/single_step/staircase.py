@@ -15,7 +15,7 @@ from d2e.ir.nodes import Array
 
 MOST_LEVELS = 255
 """Levels that a byte counts."""
-_BINS, _GRIDS = 256, (1.0, 0.75, 0.5, 0.375, 0.25)
+_BINS, _GRIDS, _LEAST_REACH = 256, (1.0, 0.75, 0.5, 0.375, 0.25), 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +111,9 @@ class Sampled:
 def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
     """The staircase of least cost for these scales, all channels together.
 
-    Thresholds stand at those of `_edges`, for all channels alike. Payloads are multiples of a unit, of which five are tried,
-    from one to the next by a power of two: on a chip a level's step is then a shift of the weights. Neurons that had better
-    stay silent get one level that none of them reaches.
+    Thresholds stand at those of `_edges`, for all channels alike. Payloads are multiples of a unit, of which up to five are
+    tried, from one to the next by a power of two: on a chip a level's step is then a shift of the weights. Neurons that had
+    better stay silent get one level that none of them reaches.
 
     Args:
         sampled: neurons.
@@ -132,6 +132,8 @@ def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
     top = float(np.quantile(a[a > 0], 0.9995)) if (a > 0).any() else 1.0
     for share in _GRIDS:
         unit = top / most * share
+        if MOST_LEVELS * unit < _LEAST_REACH * top:
+            continue
         kinds = min(MOST_LEVELS, int(np.ceil(1.2 * top / unit)))
         cells = moments[2] - 2 * np.outer(np.arange(kinds + 1) * unit, moments[1]) + np.outer(
             (np.arange(kinds + 1) * unit) ** 2, moments[0])
@@ -183,7 +185,7 @@ def _best_costs(cells, tail, most):  # type: ignore[no-untyped-def]
     """
     kinds, bins = cells.shape
     big = 1e300
-    came = np.zeros((most + 1, kinds, bins + 1, 2), np.int32)
+    came = np.zeros((most + 1, kinds, bins + 1, 2), np.int16)
     last = np.full((kinds, bins + 1), big)  # least cost before bin j on payload k, which began before j, with n levels
     last[0, 0] = 0.0
     for j in range(bins):
@@ -192,8 +194,8 @@ def _best_costs(cells, tail, most):  # type: ignore[no-untyped-def]
     ends[0, 0] = last[0, bins]
     for n in range(1, most + 1):
         now = np.full((kinds, bins + 1), big)
-        for k in range(1, kinds):
-            for j in range(1, bins):
+        for k in range(n, kinds):  # a level adds a payload of 1 or more, and begins a bin or more behind the one before
+            for j in range(n, bins):
                 best, source, step = big, 0, 1
                 while step <= k:
                     if last[k - step, j] < best:

@@ -17,6 +17,8 @@ from d2e.compiler.passes.fold_thresholds import FoldThresholds
 from d2e.compiler.passes.manager import run_passes
 from d2e.ir import nirfile, reference
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 def networks_of(name, most=7, stairs=None):
     """A network with dyadic numbers, its state and its images; ``stairs(scale)`` are its neurons, but for shifts."""

@@ -13,6 +13,8 @@ from d2e.compiler.convert.single_step.calibrate import Calibrator, Options, Stat
 from d2e.compiler.convert.single_step.staircase import Sampled
 from d2e.compiler.convert.skeleton import activate
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 KINDS = {
     "fitted": Options(), "round": Options(fitted=False), "floor": Options(fitted=False, rounds=False),
     "fitted, biases as trained": Options(bias=False), "round, biases as trained": Options(fitted=False, bias=False),

@@ -12,6 +12,8 @@ from d2e.compiler.convert.single_step.build import network_of
 from d2e.compiler.convert.single_step.engine import begin, follow, receives, simulate, traffic
 from d2e.ir import reference
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 def three(name, make, most, exact):
     """(n of every population as rows, logits) by the definition, the reference and the engine."""

@@ -26,7 +26,7 @@ from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
 from d2e.compiler.target import Target, find
-from d2e.ir import GateError, Network, UsageError, to_text, verified
+from d2e.ir import GateError, Network, UnsupportedError, UsageError, to_text, verified
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -101,7 +101,7 @@ def compile(
     if output is not None:
         check_folder(Path(output))
     span = checked_range(input_range)
-    source = for_target(with_encoder(verified(load_model(
+    source = for_target(with_encoder(_without_hosts(load_model(
         model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
         allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
     )), encoder, span, coding), chip)
@@ -141,6 +141,21 @@ def compile(
     if output is not None:
         program.save(output)
     return program
+
+
+def _without_hosts(network: Network) -> Network:
+    """The network, verified, if all of it can run on a chip.
+
+    Raises:
+        UnsupportedError: D2E-HOST-001.
+    """
+    if hosts := verified(network).hosts:
+        more = f", as do {len(hosts) - 1} more" if len(hosts) > 1 else ""
+        raise UnsupportedError(
+            "D2E-HOST-001", f"{network.nodes[hosts[0]].kind} runs on the host{more}, and such parts are not compiled yet",
+            node=hosts[0], hint="Run the network in the reference interpreter (d2e.ir.reference).",
+        )
+    return network
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

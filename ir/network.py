@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from d2e.ir.errors import UnsupportedError
+from d2e.ir.host import Host
 from d2e.ir.nodes import Input, Neuron, Node, Output
 
 
@@ -101,6 +102,11 @@ class Network:
     def populations(self) -> tuple[str, ...]:
         """Names of the neurons, in `order`."""
         return tuple(n for n in self.order if isinstance(self.nodes[n], Neuron))
+
+    @cached_property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of the nodes that run on the host, in `order`."""
+        return tuple(n for n in self.order if isinstance(self.nodes[n], Host))
 
     @property
     def input(self) -> Input:

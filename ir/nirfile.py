@@ -22,8 +22,9 @@ from d2e.ir.network import Edge, Network
 from d2e.ir.nirforeign import foreign_nodes
 from d2e.ir.nirgraph import Edges, batch_axes, close_cycles, flattened, one_end_each, settle_shapes
 from d2e.ir.nirhdf5 import read_tree
-from d2e.ir.nirnodes import SCHEMA, Tree, decode, plain, standard_differs, to_tree
+from d2e.ir.nirnodes import SCHEMA, decode, plain, standard_differs, to_tree
 from d2e.ir.nirprofile import Choices
+from d2e.ir.nirstandard import Tree
 from d2e.ir.nirtraits import resolved
 from d2e.ir.nodes import Node, Shape
 from d2e.ir.shapes import infer_shapes

@@ -1,7 +1,6 @@
-"""One node of ours as a standard NIR node and back: fields any NIR tool reads, plus `metadata["d2e"]`.
+"""One node of ours as a standard NIR node and back: fields any NIR tool reads (`nirstandard`), plus `metadata["d2e"]`.
 
-The standard fields hold the closest meaning NIR has; the metadata hold what NIR cannot say, so that a node
-comes back exactly. Weights stand in the standard fields only.
+The metadata hold what NIR cannot say, so that a node comes back exactly. Weights stand in the standard fields only.
 """
 
 from __future__ import annotations
@@ -18,39 +17,12 @@ import numpy as np
 from d2e.ir.encoding import Encoder
 from d2e.ir.errors import UsageError
 from d2e.ir.exit import EarlyExit
-from d2e.ir.nodes import (
-    IF,
-    KINDS,
-    LI,
-    Affine,
-    Array,
-    Continuous,
-    Conv1d,
-    Conv2d,
-    CubaLIF,
-    Delay,
-    FixedPoint,
-    Flatten,
-    Input,
-    Linear,
-    MultiThreshold,
-    Neuron,
-    Node,
-    Output,
-    Quantized,
-    Scale,
-    Shape,
-    _Pool,
-)
+from d2e.ir.nirstandard import Tree, standard
+from d2e.ir.nodes import KINDS, Continuous, Conv1d, Conv2d, FixedPoint, Linear, Node, Quantized, Shape
 
 SCHEMA = 1
-Tree = dict[str, Any]
 _WEIGHTED = (Linear, Conv1d, Conv2d)
 _PARTS: dict[str, Any] = {cls.__name__: cls for cls in (Quantized, FixedPoint, Continuous, Encoder, EarlyExit)}
-_MOST_KEPT = 1 - 2.0**-52
-
-
-# --------------------------------------------------------------------------- to NIR
 
 
 def to_tree(node: Node, frame: Shape, dt: float) -> Tree:
@@ -64,92 +36,7 @@ def to_tree(node: Node, frame: Shape, dt: float) -> Tree:
     Returns:
         "type", the fields of that type, and "metadata".
     """
-    return {**_standard(node, frame, dt), "metadata": {"d2e": _encode(node)}}
-
-
-def _standard(node: Node, frame: Shape, dt: float) -> Tree:
-    if isinstance(node, (Input, Output)):
-        return {"type": type(node).__name__, "shape": np.array(node.shape, np.int64)}
-    if isinstance(node, Linear):
-        arrays = {"weight": node.weight} | ({"bias": node.bias} if isinstance(node, Affine) else {})
-        full = {name: _full(array, (*frame[:-1], *array.shape)) for name, array in arrays.items()}
-        return {"type": type(node).__name__, **full}
-    if isinstance(node, (Conv1d, Conv2d)):
-        return _conv(node, frame)
-    if isinstance(node, _Pool):
-        names = ("kernel_size", "stride", "padding")
-        return {"type": type(node).__name__, **{n: np.array(getattr(node, n), np.int64) for n in names}}
-    if isinstance(node, Flatten):
-        start, end = node.start_dim % len(frame), node.end_dim % len(frame)
-        axes = {"start_dim": start, "end_dim": -1 if end == len(frame) - 1 else end}
-        return {"type": "Flatten", "input_type": np.array(frame, np.int64), **axes}
-    if isinstance(node, Scale):
-        return {"type": "Scale", "scale": _full(node.scale, frame)}
-    if isinstance(node, Delay):
-        return {"type": "Delay", "delay": _full(node.steps * dt, frame)}
-    assert isinstance(node, Neuron)
-    return _neuron(node, dt)
-
-
-def _full(value: Any, shape: Shape) -> Array:
-    return np.broadcast_to(value, shape)  # a view: a file may state shapes that no memory holds
-
-
-def _conv(node: Conv1d | Conv2d, frame: Shape) -> Tree:
-    def size(value: tuple[int, ...]) -> Any:
-        return int(value[0]) if isinstance(node, Conv1d) else np.array(value, np.int64)
-
-    return {
-        "type": type(node).__name__, "weight": node.weight, "groups": node.groups,
-        "input_shape": size(frame[1:]), "stride": size(node.stride), "dilation": size(node.dilation),
-        "padding": node.padding if isinstance(node.padding, str) else size(node.padding),
-        "bias": np.zeros(node.weight.shape[0], node.weight.dtype) if node.bias is None else node.bias,
-    }
-
-
-def _neuron(node: Neuron, dt: float) -> Tree:
-    """The fields of the nearest NIR neuron, such that its Euler step with ``dt`` has our decays.
-
-    NIR's ``tau v' = (v_leak - v) + r I`` gives ``v = (1 - dt/tau) v + r dt/tau I + dt/tau v_leak``; hence
-    tau = dt / (1 - decay), r = gain / (1 - decay), v_leak = bias / (1 - decay), w_in = 1 / (1 - decay_syn).
-    No leak at all has no tau; it is written as the slowest leak a float64 can tell from none.
-    """
-    unit = 2.0**-node.arithmetic.fraction_bits if node.arithmetic else 1.0
-    one = 2.0**node.arithmetic.decay_bits if node.arithmetic else 1.0
-    kept = (np.float64(0.0) if decay is None else decay.astype(np.float64) / one for decay in node.decays)
-    lost_syn, lost_mem = (1 - np.minimum(decay, _MOST_KEPT) for decay in kept)
-    settled = Continuous(
-        tau_mem=dt / lost_mem, tau_syn=dt / lost_syn, w_in=1 / lost_syn, v_leak=node.bias * unit / lost_mem,
-        r=node.gain / dt if isinstance(node, IF) else node.gain / lost_mem,
-    )
-    open_ = node.continuous or Continuous()
-
-    def value(name: str, default: float = 0.0) -> Any:
-        stated = getattr(open_, name) if node.continuous else getattr(settled, name)
-        return default if stated is None else stated
-
-    base, rest = _base(node)
-    found: dict[str, Any] = {"r": value("r", 1.0)} | rest
-    if base != "IF":
-        found["tau_mem" if base.startswith("Cuba") else "tau"] = value("tau_mem", dt)
-        found["v_leak"] = value("v_leak")
-    if base.startswith("Cuba"):
-        found |= {"tau_syn": value("tau_syn", dt), "w_in": value("w_in", 1.0)}
-    if base in ("IF", "LIF", "CubaLIF"):
-        found["v_reset"] = node.v_reset * unit if node.reset == "value" else 0.0
-    return {"type": base, **{name: _full(np.asarray(v, np.float64), node.shape) for name, v in found.items()}}
-
-
-def _base(node: Neuron) -> tuple[str, Tree]:
-    """The NIR type nearest to a neuron, and its threshold."""
-    if isinstance(node, LI):
-        open_ = node.continuous
-        current = open_.tau_syn is not None if open_ else bool((node.decay_syn != 0).any())
-        return ("CubaLI" if current else "LI"), {}
-    if isinstance(node, MultiThreshold):
-        return "LIF", {"v_threshold": node.threshold * node.levels[0]}
-    name = "IF" if isinstance(node, IF) else "CubaLIF" if isinstance(node, CubaLIF) else "LIF"
-    return name, {"v_threshold": node.threshold}
+    return {**standard(node, frame, dt), "metadata": {"d2e": _encode(node)}}
 
 
 # --------------------------------------------------------------------------- metadata
@@ -281,7 +168,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def standard_differs(tree: Tree, node: Node, frame: Shape, dt: float) -> str | None:
     """The first standard field of a file's node that contradicts its metadata; None where all agree."""
-    for field, expected in _standard(node, frame, dt).items():
+    for field, expected in standard(node, frame, dt).items():
         found = tree.get(field)
         old = field == "v_reset" and found is None and not np.any(expected)  # nir up to 1.0.5 has no such field
         if not old and not _agree(found, expected):

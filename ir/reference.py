@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from d2e.ir import linear
+from d2e.ir import host, linear
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.frames import check_frames as check_frames
 from d2e.ir.network import Network
@@ -236,6 +236,8 @@ def run(network: Network, frames: Array, record: Record = "counts") -> Trace:
                 values[name] = lines[name].push(current)
             elif isinstance(node, Synapse):
                 values[name] = linear.apply(node, current, current.shape[1:])
+            elif isinstance(node, host.Host):
+                values[name] = host.apply(node, current)
             elif isinstance(node, Output):
                 values[name] = current
                 outputs.append(current)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from d2e.ir import host
 from d2e.ir.errors import UnsupportedError
 from d2e.ir.network import Edge, Network
 from d2e.ir.nodes import (
@@ -58,6 +59,8 @@ def output_shape(name: str, node: Node, shape: Shape) -> Shape:
         return _flatten(name, node, shape)
     if isinstance(node, Scale):
         return _scale(name, node, shape)
+    if isinstance(node, host.Host):
+        return host.output_shape(name, node, shape)
     if isinstance(node, (Neuron, Output, Input)):
         if node.shape != shape:
             raise _fail(f"expects frames of shape {node.shape} but receives {shape}", name)

@@ -12,6 +12,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from d2e.ir import host
 from d2e.ir.encoding import KINDS, Encoder
 from d2e.ir.errors import D2EError, Finding, raise_findings
 from d2e.ir.exit import READOUTS, EarlyExit
@@ -47,7 +48,8 @@ def verify(network: Network) -> list[Finding]:
         findings += _arrays(name, node)
         if isinstance(node, Neuron):
             findings += _neuron(name, node)
-        findings += (Finding("D2E-NODE-003", message, name) for message in _options(node))
+        wrong = host.options(node) if isinstance(node, host.Host) else _options(node)
+        findings += (Finding("D2E-NODE-003", message, name) for message in wrong)
         if isinstance(node, Output) and node.exit is not None:
             findings += (Finding("D2E-EXIT-001", message, name) for message in _exit(network, node, node.exit))
     if not any(f.severity == "error" for f in findings):

@@ -27,6 +27,7 @@ from d2e.ir import (
     Delay,
     Edge,
     Flatten,
+    Host,
     Linear,
     Network,
     Neuron,
@@ -79,13 +80,13 @@ class _Builder:
         self.edges: list[Edge] = []
 
     def add_end(self, name: str) -> None:
-        """An input, neuron or output and every path into it."""
+        """An input, neuron, function of the host or output, and every path into it."""
         node = self.network.nodes[name]
         self.nodes[name] = node
         biases: dict[tuple[str, ...], Array] = {}  # a synapse with several sources adds its bias once
-        told: set[tuple[str, ...]] = set()  # so it does before an output, on the first of its paths
+        told: set[tuple[str, ...]] = set()  # so it does before an output or the host, on the first of its paths
         for path in paths_into(self.network, name):
-            if isinstance(node, Output):
+            if isinstance(node, (Output, Host)):
                 self._join(path, self._as_it_is(path, told), path.synapses)
                 told |= {path.synapses[i:] for i in range(len(path.synapses))}
                 continue
@@ -116,7 +117,7 @@ class _Builder:
         return [*first, *chain, *([Delay(steps=delay)] if delay else [])]
 
     def _as_it_is(self, path: Path, told: set[tuple[str, ...]]) -> list[Synapse]:
-        """The synapses before an output, averages as convolutions, without the biases that other paths have ``told``."""
+        """The synapses before an output or host: averages as convolutions, biases where no other path has ``told`` them."""
         before = zip((path.source, *path.synapses), path.synapses, strict=False)
         nodes = [(self._synapse(name), self.shapes[source]) for source, name in before]
         chain = [algebra.depthwise(n, shape) if isinstance(n, AvgPool2d) else n for n, shape in nodes]

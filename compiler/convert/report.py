@@ -42,7 +42,7 @@ def _method(facts: Mapping[str, Any]) -> str:
     how = (
         f"T {facts['time_steps']}, phi {facts['max_burst']}, calibration {facts['calibrate']}" if "bursts" in facts
         else f"T 1, up to {facts['most_levels']} levels, {facts['spacing']}" + (
-            f" from {facts['start']}" if "start" in facts else "")
+            f" ({facts['start']})" if "start" in facts else "")
     )
     line, found = f"method     {facts['method']}, {how}", facts.get("search", {})
     line += f", search {found['name']}" if found else ""

@@ -159,8 +159,85 @@ def test_a_run_that_was_cut_off_goes_on(convert, declined, tmp_path):
     declined(2, "D2E-CONV-015", "--resume", "notes.txt")
 
 
+# --------------------------------------------------------------------------- --method single-step
+
+ONE_STEP = ("--method", "single-step", "--levels", 6)
+
+
+def test_one_step_says_levels_and_what_travels_as_integers(convert, compile_, shelf, tmp_path):
+    done = convert(*ONE_STEP, "--eval", shelf / "test.npz")
+    assert list(listing(tmp_path)) == ["build", "build/net-single-step.nir"]
+    facts = nirfile.read("build/net-single-step.nir").metadata["conversion"]
+    lines = done.out.splitlines()
+    assert len(lines) <= 15
+    assert lines[:3] == [
+        "method     single-step, T 1, up to 6 levels, fitted", "network    2 layers and a readout, 276 neurons",
+        "levels     6x2 (of a neuron x layers, from the front)"]
+    assert lines[4] == (f"activity   {facts['spikes_per_sample']:,.1f} spikes, {facts['synops_per_sample']:,.0f} synops "
+                        "per sample in one step")
+    assert lines[5] == (
+        f"  graded   {facts['messages_per_sample']:,.1f} spikes of {facts['payload_bits_per_message']:.1f} bits, "
+        f"{facts['messages_synops_per_sample']:,.0f} synops, where payloads travel as integers")
+    assert lines[6].startswith(f"accuracy   100.00 % ANN -> {100 * facts['accuracy']['snn']:.2f} % SNN")
+    assert done.err == "[levels] 4 measured\n"
+    command = lines[-1].removeprefix("next       ").split()
+    assert command[:2] == ["d2e-compile", "build/net-single-step.nir"]
+    after = compile_(*command[1:], "--eval-samples", 4, "-q", OMP_NUM_THREADS="1")
+    assert (after.code, after.err) == (0, "")
+
+
+@pytest.mark.parametrize(("given", "line"), [
+    ("--spacing uniform", "single-step, T 1, up to 6 levels, uniform (round)"),
+    ("--spacing uniform --start floor", "single-step, T 1, up to 6 levels, uniform (floor)"),
+    ("--budget 0.8", "single-step, T 1, up to 6 levels, fitted, search rate-distortion, budget 0.8"),
+    ("--spacing uniform --search bayes", "single-step, T 1, up to 6 levels, uniform (round), search bayes"),
+    ("--budget 0.9 --search bayes", "single-step, T 1, up to 6 levels, fitted, search bayes, budget 0.9"),
+])
+def test_the_line_of_the_method_has_every_choice(convert, given, line):
+    done = convert(*ONE_STEP, *given.split())
+    assert done.out.splitlines()[0] == f"method     {line}"
+    assert len(done.out.splitlines()) <= 15
+    assert ("[scales] 48 measured" in done.err) == ("bayes" in given)
+
+
+def test_the_facts_of_one_step_as_json(convert, tmp_path):
+    done = convert(*ONE_STEP, "--spacing", "uniform", "-q", "--json", "-o", "one.nir")
+    facts = json.loads(done.out)
+    assert facts == {"file": "one.nir", **nirfile.read("one.nir").metadata["conversion"]}
+    assert done.err == ""
+    assert (facts["time_steps"], facts["spacing"], facts["start"], facts["levels"]) == (
+        1, "uniform", "round", {"1": 6, "5": 6})
+
+
+def test_a_search_of_levels_that_was_cut_off_goes_on(convert, declined, tmp_path):
+    args = (*ONE_STEP, "--budget", 0.8, "--resume", "kept.jsonl")
+    first = convert(*args)
+    assert (convert(*args).out, convert(*args).err) == (first.out, "")
+    declined(2, "D2E-CONV-015", *args, "--levels", 5)
+    declined(2, "D2E-CONV-015", *args, "--spacing", "uniform")
+
+
+def test_a_missing_optuna_says_how_to_get_it(declined, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "d2e[search]" in declined(5, "D2E-CONV-018", *ONE_STEP, "--search", "bayes", model="missing.pt")
+
+
+def test_help_has_the_options_of_both_methods(d2e):
+    done = d2e("convert", "--help")
+    assert done.code == 0
+    for option in ("--method", "--levels", "--spacing", "--start", "--search", "--budget", "--time-steps", "--max-burst"):
+        assert option in done.out
+    assert "single-step" in done.out
+    assert "bayes" in done.out
+
+
 FAULTS = {
     "--method other": (2, "D2E-CONV-010"), "--method single-step -T 4": (2, "D2E-CONV-017"),
+    "--levels 4": (2, "D2E-CONV-017"), "--spacing uniform": (2, "D2E-CONV-017"), "--start floor": (2, "D2E-CONV-017"),
+    "--method single-step --early-exit 1": (2, "D2E-CONV-017"), "--method single-step --levels 256": (2, "D2E-CONV-012"),
+    "--method single-step --spacing nope": (2, "D2E-CONV-012"), "--method single-step --start floor": (2, "D2E-CONV-012"),
+    "--method single-step --search paper": (2, "D2E-CONV-012"), "--search bayes": (2, "D2E-CONV-012"),
+    "--method single-step --budget 0.0001": (3, "D2E-CONV-014"),
     "-T 0": (2, "D2E-CONV-012"), "--max-burst 256": (2, "D2E-CONV-012"),
     "--calibrate nope": (2, "D2E-CONV-012"), "--search nope": (2, "D2E-CONV-012"),
     "--budget 0.5 --calibrate light": (2, "D2E-CONV-012"),

@@ -94,7 +94,7 @@ def measured(network: Network, x: Any, y: Any) -> dict[str, Any]:
     totals = dict.fromkeys(("spikes", "synops", "messages", "message_synops", "bits"), 0.0)
     for i in range(0, len(x), CHUNK):
         part = x[i : i + CHUNK]
-        run = simulate(skeleton, plan, np.zeros(skeleton.readout.channels), part)
+        run = simulate(skeleton, plan, {}, part)
         right += int((run.logits(skeleton).argmax(axis=1) == y[i : i + CHUNK]).sum())
         for sent in traffic(skeleton, plan, run.n).values():
             for key in totals:

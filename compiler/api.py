@@ -17,6 +17,7 @@ from d2e.compiler.early_exit import for_target
 from d2e.compiler.encoders import checked_range, with_encoder
 from d2e.compiler.files import check_folder, sha256
 from d2e.compiler.frontends.files import Source, load_model
+from d2e.compiler.hosted.build import check_drop, compile_hosted
 from d2e.compiler.measure import Measured, comparable, measure, reference_run
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.base import Pass
@@ -26,7 +27,7 @@ from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
 from d2e.compiler.target import Target, find
-from d2e.ir import GateError, Network, UnsupportedError, UsageError, to_text, verified
+from d2e.ir import GateError, Network, UsageError, to_text, verified
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
@@ -101,7 +102,7 @@ def compile(
     if output is not None:
         check_folder(Path(output))
     span = checked_range(input_range)
-    source = for_target(with_encoder(_without_hosts(load_model(
+    source = for_target(with_encoder(verified(load_model(
         model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
         allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
     )), encoder, span, coding), chip)
@@ -110,6 +111,25 @@ def compile(
         raise UsageError("D2E-USE-010", "max-drop needs evaluation data with labels", hint="Give --eval.")
     frames = None if calibration is None else data_sets.fit(
         data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
+    if source.hosts:
+        def part(network: Network, own: bool, fit: Array | None, seen: Array | None) -> Program:
+            return compile(
+                network, target, weight_bits=weight_bits, scale=scale, percentile=percentile, burst=burst,
+                soft_reset=soft_reset, calibration=fit, calibration_samples=calibration_samples, eval=seen,
+                input_range=span if own else None, input_bits=input_bits if own else None, listen=listen,
+            )
+
+        whole = compile_hosted(source, chip, part, frames, held_out, _facts(model, target, {
+            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "burst": burst, "soft_reset": soft_reset,
+            "input_range": span, "input_bits": input_bits, "calibration": _origin(calibration),
+            "calibration_samples": None if calibration is None else calibration_samples, "eval": _origin(eval),
+            "eval_samples": eval_samples,
+        }))
+        if max_drop is not None:
+            check_drop(whole, max_drop)
+        if output is not None:
+            whole.save(output)
+        return whole
     options = {
         "weight_bits": weight_bits, "budget": budget, "scale": scale, "percentile": percentile, "calibration": frames,
         "time_steps": source.input.time_steps, "dt": dt, "burst": burst, "soft_reset": soft_reset,
@@ -141,21 +161,6 @@ def compile(
     if output is not None:
         program.save(output)
     return program
-
-
-def _without_hosts(network: Network) -> Network:
-    """The network, verified, if all of it can run on a chip.
-
-    Raises:
-        UnsupportedError: D2E-HOST-001.
-    """
-    if hosts := verified(network).hosts:
-        more = f", as do {len(hosts) - 1} more" if len(hosts) > 1 else ""
-        raise UnsupportedError(
-            "D2E-HOST-001", f"{network.nodes[hosts[0]].kind} runs on the host{more}, and such parts are not compiled yet",
-            node=hosts[0], hint="Run the network in the reference interpreter (d2e.ir.reference).",
-        )
-    return network
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -260,6 +260,10 @@ def load(path: str | os.PathLike[str]) -> Program:
                          hint="Name a folder that d2e-compile wrote.") from None
     if schema != SCHEMA:
         raise UsageError("D2E-LOAD-020", f"{folder} has schema {schema}, this d2e reads {SCHEMA}", hint="Compile again.")
+    if "parts" in manifest:
+        from d2e.compiler.hosted.program import load_hosted
+
+        return load_hosted(folder, manifest, load)
     for file in ("program.nir", "report.json"):
         if not (folder / file).is_file() or sha256(folder / file) != files.get(file):
             raise UsageError("D2E-LOAD-021", f"{folder / file} is missing or was changed after compiling",

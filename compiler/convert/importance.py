@@ -27,7 +27,7 @@ def of(skeleton: Skeleton, images: Array, seed: int = 0) -> dict[str, Array]:
         sent = {skeleton.input: skeleton.image_frames(images[start : start + _AT_ONCE])}
         for layer in skeleton.layers.values():
             through = skeleton.activation(layer, sent)[1]
-            if not layer.readout:
+            if layer.name in total:
                 through = through if through.requires_grad else through.requires_grad_()
                 through.retain_grad()
             sent[layer.name] = through
@@ -37,6 +37,7 @@ def of(skeleton: Skeleton, images: Array, seed: int = 0) -> dict[str, Array]:
         for name, found in total.items():
             gradient = sent[name].grad
             if gradient is not None:
-                found += gradient.double().square().transpose(0, 1).flatten(1).sum(dim=1).numpy()
+                layer = skeleton.layers[name]
+                found += layer.per_channel(layer.rows(gradient.double().square())).sum(axis=0)
     halved = {name: found / (2 * len(images)) for name, found in total.items()}
     return {name: np.maximum(found, _LEAST * found.mean()) for name, found in halved.items()}

@@ -16,12 +16,12 @@ def facts_of(layer: Layer) -> dict[str, Any]:
 
 
 def smallest(values: Array) -> Array:
-    """One number where all are the same; per channel where a map's do not vary within one."""
+    """One number where all are the same; per entry of the first or the last axis where they vary along it alone."""
     full = real(values)
     if (full == full.flat[0]).all():
         return real(full.flat[0])
     if full.ndim > 1:
-        first = full[(slice(None), *([slice(0, 1)] * (full.ndim - 1)))]
-        if (full == first).all():
-            return np.array(first)
+        for first in (full[(slice(None), *([slice(0, 1)] * (full.ndim - 1)))], full[(0,) * (full.ndim - 1)]):
+            if (full == first).all():
+                return np.array(first)
     return full

@@ -1,6 +1,7 @@
-"""The network of ReLUs that a conversion starts from, its maps as torch functions on whole batches.
+"""The network of activations that a conversion starts from, its maps as torch functions on whole batches.
 
-Frames [n, *shape] are kept channels last in memory; rows [n, N] are such frames flattened, channels last.
+Frames [n, *shape] of maps are kept channels last in memory; rows [n, N] are frames flattened, channels last. The channels of
+a map or a vector are its first axis, those of tokens [tokens, d] their last.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch.nn import functional
 from d2e.compiler import cost
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.paths import Path, paths_from, paths_into
-from d2e.ir import LI, Conv1d, Conv2d, Edge, Flatten, Linear, Network, Scale, SumPool2d, Synapse, infer_shapes
+from d2e.ir import LI, Conv1d, Conv2d, Edge, Flatten, Linear, Network, Neuron, Scale, SumPool2d, Synapse, infer_shapes
+from d2e.ir.host import Add, Attention, Host, LayerNorm, Mean, Permute
 from d2e.ir.nodes import Array, Shape
 from d2e.ir.shapes import padding_pairs
 
@@ -37,7 +39,7 @@ def integrated(network: Network) -> Network:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A population.
+    """A population, or what runs on the host between populations.
 
     Attributes:
         name, shape: of the population.
@@ -45,7 +47,10 @@ class Layer:
         bias: [N] of its own.
         cap: largest value its activation lets through; infinity for ReLU.
         fan_out: synapses of each neuron [N].
-        readout: whether it is the integrating output.
+        readout: whether it is a membrane that is read: the output, or one before what runs on the host.
+        activation: that it stands for, of `ACTIVATIONS`.
+        tokens: whether its channels are the last axis.
+        host: the function that the host computes; None: a population.
     """
 
     name: str
@@ -55,11 +60,14 @@ class Layer:
     cap: float
     fan_out: Array
     readout: bool
+    activation: str = "relu"
+    tokens: bool = False
+    host: Map | None = None
 
     @property
     def channels(self) -> int:
-        """Entries of the first axis: those that share a threshold."""
-        return self.shape[0]
+        """Entries of the axis whose entries have thresholds of their own."""
+        return self.shape[-1] if self.tokens else self.shape[0]
 
     @property
     def size(self) -> int:
@@ -76,7 +84,15 @@ class Layer:
 
     def as_parameter(self, values: Array) -> Array:
         """Values [C] in the shape in which they broadcast against a frame."""
-        return values.reshape(-1, *([1] * (len(self.shape) - 1)))
+        return values if self.tokens else values.reshape(-1, *([1] * (len(self.shape) - 1)))
+
+    def rows(self, frames: Tensor) -> Array:
+        """Frames [n, *shape] as rows [n, N]."""
+        return np.asarray(frames.reshape(len(frames), -1).numpy()) if self.tokens else rows_of(frames)
+
+    def frames(self, rows: Array) -> Tensor:
+        """The inverse of `rows`: a view."""
+        return torch.from_numpy(rows).reshape(len(rows), *self.shape) if self.tokens else frames_of(rows, self.shape)
 
 
 def rows_of(frames: Tensor) -> Array:
@@ -97,11 +113,11 @@ class Skeleton:
     """A network from `integrated`, ready to be computed.
 
     Args:
-        network: canonical; every population stands for a ReLU, but for the integrating readout.
+        network: canonical; every population stands for an activation, but for the integrating readout.
         dtype: of all sums.
 
     Attributes:
-        layers: in order.
+        layers: populations and what runs on the host, in order.
         maps: path -> its synapses as functions of frames.
     """
 
@@ -110,19 +126,25 @@ class Skeleton:
         self.numpy_dtype = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
         self.input = network.inputs[0]
         self.shapes = infer_shapes(network)
-        self.layers = {name: self._layer(name) for name in network.populations}
+        self.layers = {name: self._layer(name) for name in network.order if isinstance(network.nodes[name], (Neuron, Host))}
         self.maps = {path: [self._map(s) for s in path.synapses] for layer in self.layers.values() for path in layer.paths}
 
     def _layer(self, name: str) -> Layer:
-        node = self.network.neuron(name)
+        network, node = self.network, self.network.nodes[name]
+        paths, reached = tuple(paths_into(network, name)), np.zeros(self.shapes[name], np.int64)
+        if isinstance(node, Host):
+            return Layer(name, self.shapes[name], paths, reached.ravel(), math.inf, reached.ravel(), False,
+                         host=torch_host(node, self.dtype))
+        assert isinstance(node, Neuron)
         bias = torch.from_numpy(np.broadcast_to(node.bias, node.shape).astype(self.numpy_dtype))
-        reached = np.zeros(node.shape, np.int64)
-        for path in paths_from(self.network, name):
-            if path.target in self.network.populations:
-                reached = reached + cost.path_fan_out(self.network, path, self.shapes)
-        return Layer(
-            name, node.shape, tuple(paths_into(self.network, name)), rows_of(bias[None])[0],
-            float(node.metadata.get("cap", math.inf)), rows_of(torch.from_numpy(reached)[None])[0], isinstance(node, LI),
+        for path in paths_from(network, name):
+            if path.synapses and path.target in (*network.populations, *network.hosts):
+                reached = reached + cost.path_fan_out(network, path, self.shapes)
+        facts, one = node.metadata, Layer(name, node.shape, paths, reached, math.inf, reached, False,
+                                          tokens=bool(network.hosts) and len(node.shape) == 2)
+        return replace(
+            one, bias=one.rows(bias[None])[0], fan_out=one.rows(torch.from_numpy(reached)[None])[0],
+            cap=float(facts.get("cap", math.inf)), readout=isinstance(node, LI), activation=facts.get("activation", "relu"),
         )
 
     def _map(self, name: str) -> Map:
@@ -132,13 +154,13 @@ class Skeleton:
 
     @property
     def rectifiers(self) -> list[Layer]:
-        """The layers that become burst neurons."""
-        return [layer for layer in self.layers.values() if not layer.readout]
+        """The layers that become spiking neurons."""
+        return [layer for layer in self.layers.values() if not layer.readout and layer.host is None]
 
     @property
     def readout(self) -> Layer:
         """The integrating output."""
-        return next(layer for layer in self.layers.values() if layer.readout)
+        return self.layers[self.network.incoming[self.network.outputs[0]][0].source]
 
     def with_weight(self, path: Path, weight: Array) -> Skeleton:
         """The same with another weight in the last synapse of a path."""
@@ -162,9 +184,12 @@ class Skeleton:
         return total
 
     def activation(self, layer: Layer, sent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(what reaches an ANN's population, with its bias, what its ReLU lets through): [n, *shape]; a readout has none."""
-        z = self.arriving(layer, sent) + frames_of(layer.bias[None], layer.shape)
-        return z, z if layer.readout else z.clamp(0.0, None if math.isinf(layer.cap) else layer.cap)
+        """(what reaches a population of the ANN, with its bias, what its activation makes of it): [n, *shape]."""
+        z = self.arriving(layer, sent)
+        if layer.host is not None:
+            return z, layer.host(z)
+        z = z + layer.frames(layer.bias[None])
+        return z, z if layer.readout else ACTIVATIONS[layer.activation](z).clamp(max=layer.cap)
 
     def image_frames(self, images: Array) -> Tensor:
         """Images [n, *input shape] as frames."""
@@ -173,16 +198,49 @@ class Skeleton:
 
 
 def activate(skeleton: Skeleton, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What the ANN computes: (population -> its input with bias, population -> what its ReLU lets through), rows [B, N].
+    """What the ANN computes: (population -> its input with bias, population -> what its activation sends), rows [B, N].
 
     The readout's are the logits.
     """
-    sent = {skeleton.input: skeleton.image_frames(images)}
+    frames = {skeleton.input: skeleton.image_frames(images)}
     received: dict[str, Array] = {}
+    sent: dict[str, Array] = {}
     for layer in skeleton.layers.values():
-        z, sent[layer.name] = skeleton.activation(layer, sent)
-        received[layer.name] = rows_of(z)
-    return received, {name: rows_of(sent[name]) for name in skeleton.layers}
+        z, frames[layer.name] = skeleton.activation(layer, frames)
+        if layer.host is None:
+            received[layer.name], sent[layer.name] = layer.rows(z), layer.rows(frames[layer.name])
+    return received, sent
+
+
+ACTIVATIONS: dict[str, Map] = {
+    "relu": torch.relu, "identity": lambda z: z, "gelu": functional.gelu, "silu": functional.silu,
+    "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
+}
+"""What a population may stand for, by ``metadata["activation"]``."""
+
+
+def torch_host(node: Host, dtype: torch.dtype) -> Map:
+    """`d2e.ir.host.apply` of a node as a function of frames [n, *shape]."""
+    if isinstance(node, LayerNorm):
+        weight, bias = torch.tensor(node.weight, dtype=dtype), torch.tensor(node.bias, dtype=dtype)
+        return lambda x: functional.layer_norm(x, weight.shape, weight, bias, float(node.eps))
+    if isinstance(node, Attention):
+        return lambda x: _attended(x, node.heads, float(node.scale))
+    if isinstance(node, Permute):
+        axes = (0, *(axis + 1 for axis in node.axes))
+        return lambda x: x.permute(axes).contiguous()
+    if isinstance(node, Mean):
+        return lambda x: x.mean(dim=node.axis + 1 if node.axis >= 0 else node.axis)
+    assert isinstance(node, Add)
+    more = torch.tensor(node.bias, dtype=dtype)
+    return lambda x: x + more
+
+
+def _attended(x: Tensor, heads: int, scale: float) -> Tensor:
+    n, tokens, width = x.shape
+    q, k, v = x.reshape(n, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
+    found: Tensor = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+    return found.transpose(1, 2).reshape(n, tokens, width // 3)
 
 
 def torch_map(node: Synapse, dtype: torch.dtype) -> Map:

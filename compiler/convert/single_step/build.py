@@ -21,14 +21,16 @@ def network_of(state: State) -> Network:
     network = skeleton.network
     nodes: dict[str, Node] = {skeleton.input: replace(network.input, time_steps=1, coding="direct")}
     for layer in skeleton.layers.values():
+        if layer.host is not None:
+            continue
         node, stairs = network.neuron(layer.name), state.plan.get(layer.name)
-        shift = state.readout if stairs is None else stairs.shift
-        bias = smallest(np.asarray(node.bias) + layer.as_parameter(shift))
+        shift = state.readouts.get(layer.name, np.zeros(layer.channels)) if stairs is None else stairs.shift
+        bias = np.asarray(node.bias) + layer.as_parameter(shift)
         if stairs is None:
-            nodes[layer.name] = replace(node, bias=bias, decay_mem=real(0.0))  # type: ignore[call-arg]
+            nodes[layer.name] = replace(node, bias=smallest(bias), decay_mem=real(0.0))  # type: ignore[call-arg]
             continue
         nodes[layer.name] = MultiThreshold(
-            shape=layer.shape, levels=real(stairs.levels), payloads=real(stairs.payloads), bias=bias,
+            shape=layer.shape, levels=real(stairs.levels), payloads=real(stairs.payloads), bias=smallest(bias),
             threshold=smallest(layer.as_parameter(stairs.scale)), decay_mem=real(0.0), reset="none",
             amplitude=smallest(layer.as_parameter(stairs.amplitude)), metadata=facts_of(layer),
         )

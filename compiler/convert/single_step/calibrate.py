@@ -15,7 +15,7 @@ import numpy as np
 from d2e.compiler.convert import importance
 from d2e.compiler.convert.adaptive.thresholds import eq8
 from d2e.compiler.convert.evaluate import divergence
-from d2e.compiler.convert.single_step.engine import Run, begin, follow, receives, simulate, traffic
+from d2e.compiler.convert.single_step.engine import begin, follow, receives, simulate, traffic
 from d2e.compiler.convert.single_step.staircase import Sampled, Staircase, fitted, sent_by, uniform
 from d2e.compiler.convert.skeleton import Layer, Skeleton, activate
 from d2e.ir.nodes import Array
@@ -47,12 +47,12 @@ class State:
     Attributes:
         skeleton: of the ANN.
         plan: population -> its neurons.
-        readout: [classes] added to the bias of the readout.
+        readouts: readout -> [C] added to its bias.
     """
 
     skeleton: Skeleton
     plan: Mapping[str, Staircase]
-    readout: Array
+    readouts: Mapping[str, Array]
 
     @property
     def levels(self) -> dict[str, int]:
@@ -98,16 +98,25 @@ class Calibrator:
             state.plan[layer.name], scale=state.plan[layer.name].scale * factors[layer.name]))
 
     def _set(self, stairs_of: Callable[[Layer, Array], Staircase]) -> State:
-        run, plan = begin(self.skeleton, self.images), dict[str, Staircase]()
-        for layer in self.skeleton.rectifiers:
+        run, plan, readouts = begin(self.skeleton, self.images), dict[str, Staircase](), dict[str, Array]()
+        for layer in self.skeleton.layers.values():
+            if layer.host is not None:
+                run.sent[layer.name] = layer.host(self.skeleton.arriving(layer, run.sent))
+                continue
             z = receives(self.skeleton, run, layer)
-            stairs = plan[layer.name] = self._corrected(layer, stairs_of(layer, z), z)
+            if layer.readout:
+                shift = readouts[layer.name] = self._miss(layer, z)
+                run.sent[layer.name] = layer.frames(z + layer.per_neuron(shift).astype(z.dtype))
+                continue
+            stairs = stairs_of(layer, z)
+            sent = sent_by(stairs, layer.per_channel(z))[1].reshape(z.shape)
+            stairs = plan[layer.name] = replace(stairs, shift=self._miss(layer, sent))
             follow(layer, stairs, z + layer.per_neuron(stairs.shift).astype(z.dtype), run)
-        return State(self.skeleton, plan, self._readout(run))
+        return State(self.skeleton, plan, readouts)
 
     def row(self, state: State, images: Array, logits: Array) -> list[float]:
         """KL from the ANN with these logits, synops, spikes, then the spikes of each layer."""
-        run = simulate(state.skeleton, state.plan, state.readout, images)
+        run = simulate(state.skeleton, state.plan, state.readouts, images)
         sent = traffic(state.skeleton, state.plan, run.n)
         own = [sent[layer.name].spikes for layer in self.skeleton.rectifiers]
         kl = divergence(logits, run.logits(state.skeleton))
@@ -136,15 +145,8 @@ class Calibrator:
         cost = np.stack([sampled.cost(each) for each in tried])
         return replace(stairs, scale=stairs.scale * _SCALES[cost.argmin(axis=0)])
 
-    def _corrected(self, layer: Layer, stairs: Staircase, z: Array) -> Staircase:
-        if not self.options.bias:
-            return stairs
-        sent = sent_by(stairs, layer.per_channel(z))[1].mean(axis=0, dtype=np.float64)
-        return replace(stairs, shift=layer.per_channel(self.sent[layer.name]).mean(axis=0, dtype=np.float64) - sent)
-
-    def _readout(self, run: Run) -> Array:
-        layer = self.skeleton.readout
+    def _miss(self, layer: Layer, sent: Array) -> Array:
+        """[C] what the mean of rows [B, N] lacks to the ANN's."""
         if not self.options.bias:
             return np.zeros(layer.channels)
-        return np.asarray((self.sent[layer.name] - receives(self.skeleton, run, layer)).mean(axis=0, dtype=np.float64))
-
+        return np.asarray(layer.per_channel(self.sent[layer.name] - sent).mean(axis=0, dtype=np.float64))

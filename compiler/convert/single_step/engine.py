@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from d2e.compiler.convert.single_step.staircase import Staircase, sent_by
-from d2e.compiler.convert.skeleton import Layer, Skeleton, frames_of, rows_of
+from d2e.compiler.convert.skeleton import Layer, Skeleton
 from d2e.ir.nodes import Array
 
 Plan = Mapping[str, Staircase]
@@ -44,29 +44,30 @@ def begin(skeleton: Skeleton, images: Array) -> Run:
 def receives(skeleton: Skeleton, run: Run, layer: Layer, shift: Array | None = None) -> Array:
     """What a population receives, bias included: rows [B, N]."""
     bias = layer.bias if shift is None else layer.bias + layer.per_neuron(shift).astype(layer.bias.dtype)
-    return rows_of(skeleton.arriving(layer, run.sent)) + bias
+    return layer.rows(skeleton.arriving(layer, run.sent)) + bias
 
 
 def follow(layer: Layer, stairs: Staircase, z: Array, run: Run) -> None:
     """One more population of a run; ``z`` rows [B, N] hold its shift."""
     n, sent = sent_by(stairs, layer.per_channel(z))
     run.n[layer.name] = n.reshape(z.shape)
-    run.sent[layer.name] = frames_of(sent.reshape(z.shape), layer.shape)
+    run.sent[layer.name] = layer.frames(sent.reshape(z.shape))
 
 
-def simulate(skeleton: Skeleton, plan: Plan, readout: Array, images: Array) -> Run:
+def simulate(skeleton: Skeleton, plan: Plan, readouts: Mapping[str, Array], images: Array) -> Run:
     """A whole batch.
 
     Args:
         skeleton, plan: the network.
-        readout: [classes] added to the bias of the readout.
+        readouts: readout -> [C] added to its bias.
         images: [B, *input shape].
     """
     run = begin(skeleton, images)
     for layer in skeleton.layers.values():
-        if layer.readout:
-            z = receives(skeleton, run, layer, readout)
-            run.sent[layer.name] = frames_of(z, layer.shape)
+        if layer.host is not None:
+            run.sent[layer.name] = layer.host(skeleton.arriving(layer, run.sent))
+        elif layer.readout:
+            run.sent[layer.name] = layer.frames(receives(skeleton, run, layer, readouts.get(layer.name)))
         else:
             follow(layer, plan[layer.name], receives(skeleton, run, layer, plan[layer.name].shift), run)
     return run

@@ -95,7 +95,7 @@ class Levels:
     def answers(self, images: Array) -> Answers:
         """See `Outcome`."""
         state = self.state
-        return Answers(simulate(state.skeleton, state.plan, state.readout, images).logits(state.skeleton).argmax(axis=1))
+        return Answers(simulate(state.skeleton, state.plan, state.readouts, images).logits(state.skeleton).argmax(axis=1))
 
     def network(self) -> Network:
         """See `Outcome`."""
@@ -104,7 +104,7 @@ class Levels:
 
 def _figures(state: State, images: Array, logits: Array) -> dict[str, float]:
     """Means per held sample."""
-    run = simulate(state.skeleton, state.plan, state.readout, images)
+    run = simulate(state.skeleton, state.plan, state.readouts, images)
     sent = traffic(state.skeleton, state.plan, run.n).values()
     messages = sum(each.messages for each in sent)
     return {

@@ -20,7 +20,8 @@ def random_stairs(channels, most, seed=0, exact=True):
 def random_state(skeleton, most, seed=0, exact=True):
     """Every population with staircases of its own, the readout with a shift."""
     plan = {layer.name: random_stairs(layer.channels, most, seed + i, exact) for i, layer in enumerate(skeleton.rectifiers)}
-    return State(skeleton, plan, np.random.default_rng(seed).integers(-8, 9, skeleton.readout.channels) / 8)
+    shift = np.random.default_rng(seed).integers(-8, 9, skeleton.readout.channels) / 8
+    return State(skeleton, plan, {"readout": shift})
 
 
 def stepped(stairs, z):
@@ -38,7 +39,7 @@ def once(name, model, state, images):
         counts[population], sent = stepped(state.plan[population], z)
         return sent
 
-    return counts, MODELS[name][2](weights_of(model), images, fire) + state.readout
+    return counts, MODELS[name][2](weights_of(model), images, fire) + state.readouts["readout"]
 
 
 def in_rows(frames):

@@ -35,7 +35,7 @@ def test_every_population_says_what_it_is(name):
     assert (network.input.coding, network.input.time_steps, network.output.readout) == ("direct", 1, "last")
     readout = network.neuron("readout")
     assert (readout.kind, readout.decay_mem) == ("li", 0)
-    np.testing.assert_array_equal(readout.bias, state.skeleton.network.neuron("readout").bias + state.readout)
+    np.testing.assert_array_equal(readout.bias, state.skeleton.network.neuron("readout").bias + state.readouts["readout"])
     for key, stairs in state.plan.items():
         node = network.neuron(key)
         assert (node.kind, node.reset, node.decay_mem, node.fire) == ("multi_threshold", "none", 0, "ge")

@@ -36,7 +36,7 @@ def test_a_change_of_the_bias_makes_up_for_the_mean_error_before_it(name, kind):
     misses = []
     for layer in found.skeleton.rectifiers:
         stairs = state.plan[layer.name]
-        before = State(found.skeleton, {**state.plan, layer.name: replace(stairs, shift=0 * stairs.shift)}, 0)
+        before = State(found.skeleton, {**state.plan, layer.name: replace(stairs, shift=0 * stairs.shift)}, state.readouts)
         n = once(name, model, before, found.images)[0][layer.name]
         sent = np.concatenate([[0], stairs.payloads])[n] * stairs.unit * layer.as_parameter(stairs.scale)
         missing = in_rows(wanted[layer.name] - sent).reshape(-1, layer.channels).mean(axis=0)
@@ -48,7 +48,7 @@ def test_a_change_of_the_bias_makes_up_for_the_mean_error_before_it(name, kind):
     if KINDS[kind].bias:
         np.testing.assert_allclose(mean, logits.mean(axis=0), atol=1e-9)
     else:
-        assert not state.readout.any()
+        assert not state.readouts["readout"].any()
 
 
 @pytest.mark.parametrize("kind", ["round", "floor"])
@@ -120,8 +120,8 @@ def test_other_scales_keep_the_levels_and_set_biases_anew():
         assert (after.levels is before.levels, after.payloads is before.payloads, after.unit) == (True, True, before.unit)
         assert (after.shift != before.shift).any()
         np.testing.assert_array_equal(same.plan[key].shift, before.shift)
-    np.testing.assert_array_equal(same.readout, state.readout)
-    assert (other.readout != state.readout).any()
+    np.testing.assert_array_equal(same.readouts["readout"], state.readouts["readout"])
+    assert (other.readouts["readout"] != state.readouts["readout"]).any()
 
 
 # --------------------------------------------------------------------------- which neurons count

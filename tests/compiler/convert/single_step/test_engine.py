@@ -22,7 +22,7 @@ def three(name, make, most, exact):
     state = random_state(skeleton, most, exact=exact)
     wanted, logits = once(name, model, state, images)
     trace = reference.run(network_of(state), images[:, None], "spikes")
-    run = simulate(skeleton, state.plan, state.readout, images)
+    run = simulate(skeleton, state.plan, state.readouts, images)
     assert set(wanted) == set(run.n) == {layer.name for layer in skeleton.rectifiers}
     assert all(n.mean() > 0 and n.max() <= most for n in wanted.values())
     assert most == 1 or max(n.max() for n in wanted.values()) > 1
@@ -56,7 +56,7 @@ def test_random_numbers_give_the_same_counts_but_for_ties(name):
 def test_single_precision_is_exact_where_its_numbers_are(name):
     model, images = dyadic(name)
     state = random_state(skeleton_of(name, model), 15)
-    double, single = (simulate(skeleton_of(name, model, dtype), state.plan, state.readout, images)
+    double, single = (simulate(skeleton_of(name, model, dtype), state.plan, state.readouts, images)
                       for dtype in (torch.float64, torch.float32))
     for key, n in double.n.items():
         assert (single.n[key].dtype, n.dtype) == (np.uint8, np.uint8)
@@ -88,7 +88,7 @@ def test_a_run_goes_on_where_it_stands():
     model, images = dyadic("residual")
     skeleton = skeleton_of("residual", model)
     state = random_state(skeleton, 5)
-    whole, run = simulate(skeleton, state.plan, state.readout, images), begin(skeleton, images)
+    whole, run = simulate(skeleton, state.plan, state.readouts, images), begin(skeleton, images)
     for layer in skeleton.rectifiers:
         stairs = state.plan[layer.name]
         z = receives(skeleton, run, layer)
@@ -119,7 +119,7 @@ def test_synops_are_spikes_times_what_each_reaches(name):
     skeleton = skeleton_of(name, model)
     state = random_state(skeleton, 7)
     counts, _ = once(name, model, state, images)
-    found = traffic(skeleton, state.plan, simulate(skeleton, state.plan, state.readout, images).n)
+    found = traffic(skeleton, state.plan, simulate(skeleton, state.plan, state.readouts, images).n)
     for key, frames in counts.items():
         n, fan_out = in_rows(frames), skeleton.layers[key].fan_out
         assert found[key].spikes == n.sum() / len(images)

@@ -102,7 +102,7 @@ def state_of(network, skeleton):
             node.threshold, node.amplitude, node.bias, skeleton.network.neuron(layer.name).bias))
         plan[layer.name] = Staircase(scale, node.levels, node.payloads.astype(int), amplitude[0] / scale[0], bias - before)
     readout = network.neuron("readout").bias - skeleton.network.neuron("readout").bias
-    return State(skeleton, plan, np.broadcast_to(readout, skeleton.readout.shape))
+    return State(skeleton, plan, {"readout": np.broadcast_to(readout, skeleton.readout.shape)})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,167 @@
+"""A program of several chip segments with the host between them: run it, measure it, save it, load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2e.compiler import data as data_sets
+from d2e.compiler.files import MANIFEST, sha256
+from d2e.compiler.hosted.split import Segment, on_host, split, whole
+from d2e.compiler.measure import Measured, classify
+from d2e.compiler.program import SCHEMA, Program, Result
+from d2e.compiler.report import Report
+from d2e.ir import LI, MultiThreshold, UsageError, host, nirfile, reference
+from d2e.ir.host import Host
+from d2e.ir.nodes import Array
+from d2e.ir.reference import Record
+
+_CHUNK = 64
+
+
+@dataclass
+class HostedProgram(Program):
+    """A program whose network runs on the host in part.
+
+    ``network`` is the whole, in floating point, as it was given; what the chip runs is in ``segments``.
+
+    Attributes:
+        segments: what runs on the chip, each with its program, in order.
+    """
+
+    segments: Sequence[tuple[Segment, Program]] = ()
+
+    def run(
+        self, spikes: Array, *, engine: str | None = None, record: Record = "counts", early_exit: bool = True
+    ) -> Result:
+        """Run on images [batch, *input_shape] or frames [batch, time, *input_shape].
+
+        Segments run on the chip's integers, which every engine computes alike; what lies between runs in float64 by
+        `d2e.ir.host.apply`, the same whatever the engine.
+
+        Args:
+            spikes: images or frames of real values.
+            engine: one of ``target.engines``; None: the target's predictor on this computer.
+            record: "counts", "spikes" or "state", of the chip's populations.
+            early_exit: as of `Program.run`; such a program has none.
+
+        Raises:
+            UsageError: as `Program.run`.
+        """
+        frames = reference.check_frames(self.network, np.asarray(spikes))
+        programs = {segment.end: (segment, program) for segment, program in self.segments}
+        sites, values = on_host(self.network), {self.network.inputs[0]: frames}
+        payloads: dict[str, Array] = {}
+        counts: dict[str, Array] = {}
+        found: dict[str, dict[str, Array]] = {"spikes": {}, "u": {}, "v": {}}
+        name_of_engine = engine or self.target.predictor
+        for name in self.network.order:
+            node, into = self.network.nodes[name], self.network.incoming[name]
+            if isinstance(node, Host):
+                values[name] = over_time(node, _sum(values[e.source] for e in into))
+            elif name in sites:
+                assert isinstance(node, MultiThreshold)
+                values[name], payloads[name], counts[name] = encoded(name, node, _sum(values[e.source] for e in into))
+            elif name in programs:
+                segment, program = programs[name]
+                given = payloads.get(segment.source, values[segment.source])
+                result = program.run(given, engine=engine, record=record)
+                counts |= result.counts
+                for kind, table in found.items():
+                    table |= getattr(result, kind)
+                values[name] = result.output * unit_of(program, segment)
+        output = values[self.network.incoming[self.network.outputs[0]][0].source]
+        steps = np.full(len(output), output.shape[1], np.int64)
+        return Result(output, counts, found["spikes"], found["u"], found["v"], name_of_engine, steps)
+
+    def measure(self, source: data_sets.Source, *, engine: str | None = None) -> Measured:
+        """Accuracy and spikes on data."""
+        data = data_sets.fit(data_sets.load(source), self.network)
+        parts = [self.run(data.frames[i : i + _CHUNK], engine=engine) for i in range(0, len(data), _CHUNK)]
+        predictions = classify(self.network, np.concatenate([part.output for part in parts]))
+        counts = {name: np.concatenate([part.counts[name] for part in parts]) for name in parts[0].counts}
+        right = None if data.labels is None else int((predictions == data.labels).sum())
+        return Measured(len(data), right, counts, predictions=predictions,
+                        steps=np.concatenate([part.steps for part in parts]))
+
+    def evaluate(self, source: data_sets.Source, *, engine: str | None = None) -> Report:
+        """The report with the accuracy on data."""
+        name, found = engine or self.target.predictor, self.measure(source, engine=engine)
+        facts = {key: value for key, value in self.report.data.items() if key != "accuracy"}
+        accuracy = {} if found.accuracy is None else {
+            "accuracy": {"passes": [], "program": found.accuracy, "samples": found.samples}}
+        return Report({**facts, "engine": {**facts["engine"], "name": name}, **accuracy})
+
+    def _write(self, folder: Path) -> None:
+        nirfile.write(self.network, folder / "network.nir")
+        parts = []
+        for number, (segment, program) in enumerate(self.segments):
+            part = f"parts/{number:02d}-{segment.end.replace('.', '-')}"
+            (folder / part).mkdir(parents=True)
+            program._write(folder / part)
+            parts.append(part)
+        (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
+        (folder / "report.html").write_text(self.report.html(), encoding="utf-8")
+        (folder / "layers.csv").write_text(self.report.layers_csv(), encoding="utf-8")
+        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        manifest = {"d2e": SCHEMA, "target": self.target.name, "populations": dict(self.populations), "parts": parts,
+                    **self.facts, "files": {name: sha256(folder / name) for name in files}}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _sum(values: Iterable[Array]) -> Array:
+    return np.asarray(sum(values))
+
+
+def over_time(node: Host, frames: Array) -> Array:
+    """A host node on frames [batch, time, *shape]."""
+    batch, time = frames.shape[:2]
+    found = host.apply(node, frames.reshape(batch * time, *frames.shape[2:]))
+    return found.reshape(batch, time, *found.shape[1:])
+
+
+def encoded(name: str, node: MultiThreshold, frames: Array) -> tuple[Array, Array, Array]:
+    """(what it sends, the same as integer payloads, spikes [batch, *shape]) of a population on the host."""
+    population = reference.Population(name, node, len(frames))
+    sent, fired = [], []
+    for t in range(frames.shape[1]):
+        sent.append(population.step(frames[:, t]))
+        fired.append(population.n)
+    n, integers = np.stack(fired, axis=1), np.concatenate([[0], whole(node)[0]])
+    return np.stack(sent, axis=1), np.sign(n) * integers[np.abs(n)], np.abs(n).sum(axis=1)
+
+
+def unit_of(program: Program, segment: Segment) -> Array:
+    """What one unit of a segment's output stands for in the whole network."""
+    node = program.network.nodes.get(segment.end)
+    if isinstance(node, LI) and node.quantized is not None and node.arithmetic is not None:
+        return np.asarray(segment.factor * node.quantized.scale * 2.0**-node.arithmetic.fraction_bits)
+    return segment.factor
+
+
+def load_hosted(folder: Path, manifest: Mapping[str, Any], loaded: Callable[[Path], Program]) -> HostedProgram:
+    """A program that `HostedProgram.save` wrote.
+
+    Args:
+        folder, manifest: of the program.
+        loaded: loads the program of a segment.
+
+    Raises:
+        UsageError: D2E-LOAD-021 where its files were changed or are missing.
+    """
+    files = manifest["files"]
+    for file in ("network.nir", "report.json"):
+        if not (folder / file).is_file() or sha256(folder / file) != files.get(file):
+            raise UsageError("D2E-LOAD-021", f"{folder / file} is missing or was changed after compiling",
+                             hint="Compile again.")
+    network = nirfile.read(folder / "network.nir")
+    programs = [loaded(folder / part) for part in manifest["parts"]]
+    report = Report(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    facts = {k: v for k, v in manifest.items() if k not in ("d2e", "target", "populations", "parts", "files")}
+    return HostedProgram(network, programs[0].target, manifest["populations"], report, facts, folder=folder,
+                         segments=list(zip(split(network), programs, strict=True)))

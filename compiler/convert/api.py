@@ -63,7 +63,7 @@ def convert(
         start: with uniform levels, "round" to the nearest or "floor" to the one below (single-step; round).
         search: how a budget is met and thresholds are compressed: "rate-distortion" (see `prices`); with adaptive also
             "paper" (`adafire`), with single-step also "bayes", a scale per layer (`single_step.bayes`).
-        budget: most synaptic operations: a share, up to 1, of those without a budget, or a number per sample; with
+        budget: most synaptic operations: a share, up to 1, of those without a price, or a number per sample; with
             search="paper" a share of the spikes. None: no limit.
         compress: by which share the divergence from the ANN may grow for larger thresholds (SSC); after the budget is met
             (adaptive).

@@ -99,5 +99,5 @@ def too_small(budget: float, least: float) -> UnsupportedError:
     """The error for a budget below the least that can be had, both as shares or both per sample."""
     return UnsupportedError(
         "D2E-CONV-014", f"a budget of {budget:.3g} cannot be met: the least is {least:.3g}",
-        hint=f"Give --budget {1.01 * least:.3g} or more, or fewer time steps.",
+        hint=f"Give --budget {1.01 * least:.3g} or more, or fewer time steps or levels.",
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from d2e.backends.loihi2.forms import is_stock, replicas
+from d2e.backends.loihi2.forms import is_stock, replica_of, replicas
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.netx.layer import Layer, PreventedError, as_frames, delays, fitted, kernel
 from d2e.compiler.algebra import MATRIX_LIMIT, channels
@@ -115,6 +115,9 @@ class _Group:
             PreventedError: for all that is seen without a look at the weights.
         """
         self._check_neurons()
+        if any((level := replica_of(node)) is not None and level.stands_for > 1 for node in self.neurons):
+            raise PreventedError("is several binary digits, of which the larger inhibit the smaller within a step; in netx "
+                                 "a layer reaches itself one step late", "Use --burst replicas.")
         maps = [self._map(path) for member in self.members for path in paths_into(self.network, member)]
         forward = [m for m in maps if m.path.source in self.before and not m.path.recurrent]
         back = [m for m in maps if m.path.source in self.members and m.path.recurrent == 1 and not m.delay]

@@ -12,7 +12,7 @@ from d2e.ir.nodes import Array, real
 
 def facts_of(layer: Layer) -> dict[str, Any]:
     """The activation that a population stands for."""
-    return {"activation": "relu", **({} if np.isinf(layer.cap) else {"cap": layer.cap})}
+    return {"activation": layer.activation, **({} if np.isinf(layer.cap) else {"cap": layer.cap})}
 
 
 def smallest(values: Array) -> Array:

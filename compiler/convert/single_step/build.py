@@ -8,6 +8,7 @@ import numpy as np
 
 from d2e.compiler.convert.parameters import facts_of, smallest
 from d2e.compiler.convert.single_step.calibrate import State
+from d2e.compiler.convert.single_step.staircase import Staircase
 from d2e.ir import MultiThreshold, Network, Node, verified
 from d2e.ir.nodes import real
 
@@ -29,9 +30,18 @@ def network_of(state: State) -> Network:
         if stairs is None:
             nodes[layer.name] = replace(node, bias=smallest(bias), decay_mem=real(0.0))  # type: ignore[call-arg]
             continue
+        raised = max(0.0, _gap(stairs) - float(stairs.levels[0]))  # levels are above 0, so z is measured from below
         nodes[layer.name] = MultiThreshold(
-            shape=layer.shape, levels=real(stairs.levels), payloads=real(stairs.payloads), bias=smallest(bias),
-            threshold=smallest(layer.as_parameter(stairs.scale)), decay_mem=real(0.0), reset="none",
+            shape=layer.shape, levels=real(stairs.levels + raised), payloads=real(stairs.payloads),
+            bias=smallest(bias + layer.as_parameter(raised * stairs.scale)),
+            threshold=smallest(layer.as_parameter(stairs.scale)), decay_mem=real(0.0), reset="none", signed=stairs.signed,
             amplitude=smallest(layer.as_parameter(stairs.amplitude)), metadata=facts_of(layer),
         )
     return verified(network.with_nodes(nodes))
+
+
+def _gap(stairs: Staircase) -> float:
+    """A distance between levels, for the first one; 0 where all are above 0 anyhow."""
+    if stairs.levels[0] > 0:
+        return 0.0
+    return float(np.diff(stairs.levels).mean()) if stairs.most > 1 else 1.0

@@ -16,6 +16,7 @@ from d2e.compiler.convert import importance
 from d2e.compiler.convert.adaptive.thresholds import eq8
 from d2e.compiler.convert.evaluate import divergence
 from d2e.compiler.convert.single_step.engine import begin, follow, receives, simulate, traffic
+from d2e.compiler.convert.single_step.sites import IDENTITY
 from d2e.compiler.convert.single_step.staircase import Sampled, Staircase, fitted, sent_by, uniform
 from d2e.compiler.convert.skeleton import Layer, Skeleton, activate
 from d2e.ir.nodes import Array
@@ -130,13 +131,14 @@ class Calibrator:
             rows[at], target[at], self.importance[layer.name],
             price / self.most_synops * layer.per_channel(layer.fan_out).sum(axis=0),
         )
-        scale = eq8(target, 1, most)
-        if not self.options.fitted:
-            return self._scaled(sampled, uniform(scale, most, rounds=self.options.rounds))
-        stairs = fitted(sampled, scale * most, most)
+        signed, falls = layer.activation == IDENTITY, layer.activation not in (IDENTITY, "relu")
+        scale = eq8(np.abs(target) if signed else target, 1, most)
+        if not self.options.fitted and not falls:
+            return self._scaled(sampled, uniform(scale, most, rounds=self.options.rounds, signed=signed))
+        stairs = fitted(sampled, scale * most, most, signed=signed, falls=falls)
         for _ in range(_ROUNDS):
             stairs = self._scaled(sampled, stairs)
-            stairs = fitted(sampled, stairs.scale, most)
+            stairs = fitted(sampled, stairs.scale, most, signed=signed, falls=falls)
         return stairs
 
     def _scaled(self, sampled: Sampled, stairs: Staircase) -> Staircase:

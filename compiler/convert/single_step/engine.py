@@ -95,8 +95,9 @@ def traffic(skeleton: Skeleton, plan: Plan, n: Mapping[str, Array]) -> dict[str,
     found = {}
     for name, rows in n.items():
         fan_out, samples = skeleton.layers[name].fan_out, len(rows)
-        levels, some = rows.sum(axis=0, dtype=np.int64), np.count_nonzero(rows, axis=0)
-        width = int(plan[name].payloads.max(initial=1)).bit_length()
+        payloads = plan[name].payloads
+        levels, some = rows.sum(axis=0, dtype=np.int64), (np.append(0, payloads) != 0)[rows].sum(axis=0)
+        width = int(np.abs(payloads).max(initial=1)).bit_length() + int(plan[name].signed or (payloads < 0).any())
         found[name] = Traffic(*(float(total) / samples for total in (
             levels.sum(), (levels * fan_out).sum(), some.sum(), (some * fan_out).sum(), width * some.sum())))
     return found

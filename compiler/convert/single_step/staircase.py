@@ -16,6 +16,8 @@ from d2e.ir.nodes import Array
 MOST_LEVELS = 255
 """Levels that a byte counts."""
 _BINS, _GRIDS, _LEAST_REACH = 256, (1.0, 0.75, 0.5, 0.375, 0.25), 0.7
+_SMALL = 1e-3
+"""Of the largest: activations below 0 by less do not say where thresholds begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +25,13 @@ class Staircase:
     """The neurons of one population, without memory from step to step.
 
     With z what a neuron of channel c receives in all, n is the number of ``levels`` with z >= level * scale[c]; it sends
-    ``payloads[n - 1] * unit * scale[c]``, and nothing for n = 0.
+    ``payloads[n - 1] * unit * scale[c]``, and nothing for n = 0. Where ``signed``, n counts levels that |z| reaches and what
+    is sent has the sign of z.
 
     Attributes:
         scale: [C].
         levels: [N], rising.
-        payloads: [N] integers.
+        payloads: [N] integers; they rise, but for activations that fall somewhere.
         unit: what a payload of 1 stands for, in scales.
         shift: [C] added to the bias.
     """
@@ -38,6 +41,7 @@ class Staircase:
     payloads: Array
     unit: float
     shift: Array
+    signed: bool = False
 
     @property
     def most(self) -> int:
@@ -50,24 +54,28 @@ class Staircase:
         return np.asarray(self.scale * self.unit)
 
 
-def uniform(scale: Array, most: int, *, rounds: bool = True) -> Staircase:
+def uniform(scale: Array, most: int, *, rounds: bool = True, signed: bool = False) -> Staircase:
     """Levels at equal distances: a T-step neuron's rate as one step (arXiv 2510.23383, Theorem 1).
 
     Args:
         scale: [C] distance of the levels, theta / T.
         most: N.
         rounds: start half a level up, so that the payload is the nearest level and not the one below.
+        signed: for both signs.
     """
     steps = np.arange(1, most + 1)
-    return Staircase(scale, steps - 0.5 if rounds else steps.astype(float), steps, 1.0, np.zeros(len(scale)))
+    return Staircase(scale, steps - 0.5 if rounds else steps.astype(float), steps, 1.0, np.zeros(len(scale)), signed)
 
 
 @njit(nogil=True, cache=True)
-def climb(z, scale, levels, payloads, n, sent):  # type: ignore[no-untyped-def]
+def climb(z, scale, levels, payloads, signed, n, sent):  # type: ignore[no-untyped-def]
     """``n`` uint8 and what is sent, both [M, C], of inputs [M, C]; ``payloads`` [N + 1] from 0, in scales."""
     for m in range(z.shape[0]):
         for c in range(z.shape[1]):
             u, low, high = z[m, c] / scale[c], 0, levels.size
+            minus = signed and u < 0
+            if minus:
+                u = -u
             while low < high:
                 middle = (low + high) // 2
                 if u >= levels[middle]:
@@ -75,14 +83,14 @@ def climb(z, scale, levels, payloads, n, sent):  # type: ignore[no-untyped-def]
                 else:
                     high = middle
             n[m, c] = low
-            sent[m, c] = payloads[low] * scale[c]
+            sent[m, c] = -payloads[low] * scale[c] if minus else payloads[low] * scale[c]
 
 
 def sent_by(stairs: Staircase, z: Array) -> tuple[Array, Array]:
     """(n uint8, what is sent), both [M, C], of inputs [M, C] with bias and shift."""
     n, sent = np.empty(z.shape, np.uint8), np.empty_like(z)
     table = np.concatenate([[0.0], stairs.payloads * stairs.unit]).astype(z.dtype)
-    climb(z, stairs.scale.astype(z.dtype), stairs.levels.astype(z.dtype), table, n, sent)
+    climb(z, stairs.scale.astype(z.dtype), stairs.levels.astype(z.dtype), table, stairs.signed, n, sent)
     return n, sent
 
 
@@ -108,7 +116,7 @@ class Sampled:
                           + self.price * n.mean(axis=0, dtype=np.float64))
 
 
-def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
+def fitted(sampled: Sampled, scale: Array, most: int, *, signed: bool = False, falls: bool = False) -> Staircase:
     """The staircase of least cost for these scales, all channels together.
 
     Thresholds stand at those of `_edges`, for all channels alike. Payloads are multiples of a unit, of which up to five are
@@ -119,8 +127,12 @@ def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
         sampled: neurons.
         scale: [C]; the largest activation of a channel is about one scale.
         most: N.
+        signed: the same levels for both signs, for activations that are odd.
+        falls: payloads may fall from a level to the next and be below 0, for activations that do.
     """
     u, a = sampled.z / scale.astype(sampled.z.dtype), sampled.target / scale.astype(sampled.z.dtype)
+    if signed:
+        u, a = np.abs(u), np.where(u < 0, -a, a)
     edges = _edges(u, a)
     at = np.searchsorted(edges, u.ravel(), side="right")
     weight = np.broadcast_to(sampled.importance * scale**2 / len(u), u.shape).ravel()
@@ -134,17 +146,18 @@ def fitted(sampled: Sampled, scale: Array, most: int) -> Staircase:
         unit = top / most * share
         if MOST_LEVELS * unit < _LEAST_REACH * top:
             continue
-        kinds = min(MOST_LEVELS, int(np.ceil(1.2 * top / unit)))
-        cells = moments[2] - 2 * np.outer(np.arange(kinds + 1) * unit, moments[1]) + np.outer(
-            (np.arange(kinds + 1) * unit) ** 2, moments[0])
-        loss, where, what = _path(cells, tail, most)
+        high = min(MOST_LEVELS, int(np.ceil(1.2 * top / unit)))
+        low = max(-high, int(np.floor(float(a.min()) / unit))) if falls else 0
+        sent = np.arange(low, high + 1) * unit
+        cells = moments[2] - 2 * np.outer(sent, moments[1]) + np.outer(sent**2, moments[0])
+        loss, where, what = _path(cells, tail, most, -low)
         if best is None or loss < best[0]:
-            best = (loss, edges[where - 1], what, unit)
+            best = (loss, edges[where - 1], what + low, unit)
     assert best is not None
     _, levels, payloads, unit = best
     if not len(levels):
         levels, payloads = np.array([2.0 * max(1.0, float(u.max()))]), np.array([1])
-    return Staircase(scale, levels, payloads, unit, np.zeros(len(scale)))
+    return Staircase(scale, levels, payloads, unit, np.zeros(len(scale)), signed)
 
 
 def _edges(u: Array, a: Array) -> Array:
@@ -153,15 +166,20 @@ def _edges(u: Array, a: Array) -> Array:
     top = float(np.quantile(alive, 0.9999)) if alive.size else 0.0
     if top <= 0:
         return np.linspace(0.01, 1.0, _BINS // 2)
-    even = np.linspace(top / _BINS, top, _BINS // 2)
-    often = np.quantile(alive, np.linspace(0, 1, _BINS // 2 + 2)[1:-1])
+    below = u[a < -_SMALL * top]
+    begin = float(np.quantile(below, 0.0001)) if below.size else 0.0
+    even = np.linspace(begin, top, _BINS // 2 + 1)[1:] if below.size else np.linspace(top / _BINS, top, _BINS // 2)
+    often = np.quantile(u[u >= begin] if below.size else alive, np.linspace(0, 1, _BINS // 2 + 2)[1:-1])
     found = np.unique(np.concatenate([even, often]))
-    return np.asarray(found[found > 1e-6 * top])
+    return np.asarray(found[found > begin + 1e-6 * top])
 
 
-def _path(cells: Array, tail: Array, most: int) -> tuple[float, Array, Array]:
-    """(cost, bin at which each level begins, its payload) of the best staircase with at most ``most`` levels."""
-    cost, came = _best_costs(cells, tail, most)
+def _path(cells: Array, tail: Array, most: int, rest: int = 0) -> tuple[float, Array, Array]:
+    """(cost, bin at which each level begins, its row of cells) of the best staircase with at most ``most`` levels.
+
+    ``rest`` is the row without a level; where it is not the first, rows may fall from a level to the next.
+    """
+    cost, came = _best_costs(cells, tail, most, rest)
     n = int(cost.min(axis=1).argmin())
     k = int(cost[n].argmin())
     loss, where, what = float(cost[n, k]), [], []
@@ -175,31 +193,34 @@ def _path(cells: Array, tail: Array, most: int) -> tuple[float, Array, Array]:
 
 
 @njit(nogil=True, cache=True)
-def _best_costs(cells, tail, most):  # type: ignore[no-untyped-def]
+def _best_costs(cells, tail, most, rest):  # type: ignore[no-untyped-def]
     """Least cost [N + 1, K] to end on payload k after n levels, and for every bin where level n began, and after what.
 
     Args:
         cells: [K, J] what it costs to send payload k in bin j.
         tail: [J] what a level costs that begins at bin j.
         most: N.
+        rest: the payload before the first level.
     """
     kinds, bins = cells.shape
     big = 1e300
     came = np.zeros((most + 1, kinds, bins + 1, 2), np.int16)
     last = np.full((kinds, bins + 1), big)  # least cost before bin j on payload k, which began before j, with n levels
-    last[0, 0] = 0.0
+    last[rest, 0] = 0.0
     for j in range(bins):
-        last[0, j + 1] = last[0, j] + cells[0, j]
+        last[rest, j + 1] = last[rest, j] + cells[rest, j]
     ends = np.full((most + 1, kinds), big)
-    ends[0, 0] = last[0, bins]
+    ends[0, rest] = last[rest, bins]
     for n in range(1, most + 1):
         now = np.full((kinds, bins + 1), big)
-        for k in range(n, kinds):  # a level adds a payload of 1 or more, and begins a bin or more behind the one before
+        for k in range(0 if rest else n, kinds):  # a level begins a bin or more behind the one before, and mostly adds
             for j in range(n, bins):
                 best, source, step = big, 0, 1
-                while step <= k:
-                    if last[k - step, j] < best:
+                while step <= k or (rest and k + step < kinds):
+                    if step <= k and last[k - step, j] < best:
                         best, source = last[k - step, j], k - step
+                    if rest and k + step < kinds and last[k + step, j] < best:
+                        best, source = last[k + step, j], k + step
                     step *= 2
                 begins, before = j, source
                 best += tail[j]

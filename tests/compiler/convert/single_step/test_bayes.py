@@ -10,7 +10,6 @@ from tests.compiler.convert.networks import activations, certain, skeleton_of
 from d2e.compiler.convert.single_step import bayes
 from d2e.compiler.convert.single_step.bayes import scaled
 from d2e.compiler.convert.single_step.calibrate import Calibrator, Options
-from d2e.ir.nodes import Array
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -67,16 +66,13 @@ def test_what_needs_more_synops_is_not_taken(given, share):
 
 def test_where_nothing_else_is_within_the_limit_all_stays(given, monkeypatch):
     found, state, held, logits = given
-    rows: list[Array] = []
+    rows = []
 
-    class Limited(Calibrator):
-        """All networks but the first need too much."""
+    def row(*_):
+        rows.append(1)
+        return [1.0 / len(rows), 5.0 if len(rows) == 1 else 6.0]
 
-        def row(self, *args):
-            rows.append(1)
-            return [1.0 / len(rows), 5.0 if len(rows) == 1 else 6.0]
-
-    monkeypatch.setattr(found, "__class__", Limited)
+    monkeypatch.setattr(found, "row", row)
     kept = scaled(found, state, held, logits, 0.0, 0, most=5.0)
     assert len(rows) == bayes.TRIALS
     assert all((factor == 1).all() for factor in scales(kept, state).values())

@@ -41,7 +41,8 @@ Budget = Annotated[float | None, _option(
 Scale = Annotated[str, _option(
     _TARGET, "How a layer's unit is chosen: auto, max, percentile, mse or spikes.", metavar="NAME")]
 Percentile = Annotated[float, _option(_TARGET, "Of |weight| kept by --scale percentile.", metavar="X")]
-Burst = Annotated[str, _option(_TARGET, "Form of burst neurons: replicas, graded or auto.", metavar="NAME")]
+Burst = Annotated[str, _option(
+    _TARGET, "Form of burst neurons: replicas, weighted, graded or auto.", metavar="NAME")]
 SoftReset = Annotated[str, _option(
     _TARGET, "exact, or fallback: registers that every microcode takes, approximate.", metavar="NAME")]
 Calibration = Annotated[str | None, _option(_DATA, "Data (.npz with x) for the choice of scales.", metavar="FILE")]

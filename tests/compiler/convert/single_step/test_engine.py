@@ -15,11 +15,11 @@ from d2e.ir import reference
 pytestmark = pytest.mark.usefixtures("one_core")
 
 
-def three(name, make, most, exact):
-    """(n of every population as rows, logits) by the definition, the reference and the engine."""
+def three(name, make, most, exact, kind="relu"):
+    """(n of every population as rows, without sign, logits) by the definition, the reference and the engine."""
     model, images = make(name)
     skeleton = skeleton_of(name, model)
-    state = random_state(skeleton, most, exact=exact)
+    state = random_state(skeleton, most, exact=exact, kind=kind)
     wanted, logits = once(name, model, state, images)
     trace = reference.run(network_of(state), images[:, None], "spikes")
     run = simulate(skeleton, state.plan, state.readouts, images)
@@ -28,15 +28,16 @@ def three(name, make, most, exact):
     assert most == 1 or max(n.max() for n in wanted.values()) > 1
     return (
         ({key: in_rows(n) for key, n in wanted.items()}, logits),
-        ({key: in_rows(trace.spikes[key][:, 0]) for key in wanted}, trace.output[:, 0]),
+        ({key: np.abs(in_rows(trace.spikes[key][:, 0])) for key in wanted}, trace.output[:, 0]),
         (run.n, run.logits(skeleton)),
     )
 
 
-@pytest.mark.parametrize("most", [1, 3, 15])
+@pytest.mark.parametrize(("most", "kind"), [
+    (1, "relu"), (3, "relu"), (15, "relu"), (3, "signed"), (15, "signed"), (9, "falls")])
 @pytest.mark.parametrize("name", MODELS)
-def test_exact_numbers_give_the_same_counts_and_logits(name, most):
-    (wanted, logits), *others = three(name, dyadic, most, True)
+def test_exact_numbers_give_the_same_counts_and_logits(name, most, kind):
+    (wanted, logits), *others = three(name, dyadic, most, True, kind)
     for counts, output in others:
         for key, n in wanted.items():
             np.testing.assert_array_equal(counts[key], n, err_msg=key)

@@ -271,6 +271,15 @@ def test_another_conversion_is_refused(kept, options):
     assert path.read_text() == before
 
 
+def test_where_uniform_levels_start_is_another_conversion(tmp_path):
+    given, path = certain("mlp", count=48), str(tmp_path / "kept.jsonl")
+    options = {"budget": 0.9, "given": given, "resume": path}
+    first = convert(**options, **UNIFORM)
+    with pytest.raises(UsageError, match="another conversion"):
+        convert(**options, **FLOOR)
+    assert convert(**options, **UNIFORM).same(first)
+
+
 @pytest.mark.parametrize("options", [{"budget": 0.4}, {"budget": 0.6, "search": "bayes"}], ids=str)
 def test_another_search_of_the_same_conversion_uses_what_fits(kept, options):
     given, path, _ = kept

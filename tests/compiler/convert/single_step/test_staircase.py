@@ -15,11 +15,12 @@ from d2e.compiler.convert.single_step.staircase import MOST_LEVELS, Sampled, Sta
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("most", [1, 2, 7, 16, MOST_LEVELS])
-def test_a_staircase_sends_what_its_definition_says_levels_met_exactly_included(most, kind):
-    stairs = random_stairs(5, most, seed=most)
+@pytest.mark.parametrize(("most", "sort"), [
+    *((most, "relu") for most in (1, 2, 7, 16, MOST_LEVELS)), (1, "signed"), (16, "signed"), (7, "falls")])
+def test_a_staircase_sends_what_its_definition_says_levels_met_exactly_included(most, sort, kind):
+    stairs = random_stairs(5, most, seed=most, kind=sort)
     on = np.concatenate([stairs.levels[:, None] * stairs.scale + by for by in (-1 / 64, 0, 1 / 64)]).astype(kind)
-    z = np.concatenate([on, np.random.default_rng(0).integers(-64, 64 * most, (200, 5)).astype(kind) / 64])
+    z = np.concatenate([on, -on, np.random.default_rng(0).integers(-64, 64 * most, (200, 5)).astype(kind) / 64])
     n, sent = sent_by(stairs, z)
     wanted, payload = stepped(replace(stairs, shift=np.zeros(5)), z)
     np.testing.assert_array_equal(n, wanted)
@@ -58,25 +59,23 @@ def test_what_a_staircase_costs_is_what_is_printed():
 # --------------------------------------------------------------------------- the best path
 
 
-def every_path(cells, tail, most):
-    """Costs of all staircases: where each level begins, and payloads whose steps are powers of two."""
+def every_path(cells, tail, most, rest=0):
+    """Costs of all staircases: where each level begins, and payloads by steps of powers of two, down too where rest is not 0."""
     kinds, bins = cells.shape
+    powers = [sign * 2**i for i in range(kinds.bit_length()) for sign in ([1, -1] if rest else [1])]
     for n in range(most + 1):
-        for where in combinations(range(1, bins), n):
-            for steps in product([2**i for i in range(kinds.bit_length())], repeat=n):
-                what = np.cumsum(steps)
-                if n == 0 or what[-1] < kinds:
-                    sends = np.zeros(bins, int)
-                    for begin, payload in zip(where, what, strict=True):
-                        sends[begin:] = payload
-                    yield cells[sends, np.arange(bins)].sum() + sum(tail[begin] for begin in where)
+        for steps in product(powers, repeat=n):
+            what = rest + np.cumsum(steps, dtype=int)
+            if ((what >= 0) & (what < kinds)).all():
+                for where in combinations(range(1, bins), n):
+                    yield cost_of(cells, tail, where, what, rest)
 
 
-def cost_of(cells, tail, where, what):
-    sends = np.zeros(cells.shape[1], int)
+def cost_of(cells, tail, where, what, rest=0):
+    sends = np.full(cells.shape[1], rest)
     for begin, payload in zip(where, what, strict=True):
         sends[begin:] = payload
-    return cells[sends, np.arange(len(sends))].sum() + tail[where].sum()
+    return cells[sends, np.arange(len(sends))].sum() + sum(tail[begin] for begin in where)
 
 
 @pytest.mark.parametrize("price", [0.0, 0.1, 0.5, 3.0])
@@ -96,6 +95,25 @@ def test_no_staircase_beats_the_path(rising, most, price):
         assert len(where) <= most
         assert all(a < b for a, b in pairwise(where))
         assert all((b - a).bit_count() == 1 for a, b in pairwise([0, *what.tolist()]))
+
+
+@pytest.mark.parametrize("price", [0.0, 0.3])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_staircase_that_may_fall_beats_the_path(most, price):
+    fell = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        bins, kinds = int(rng.integers(3, 6)), int(rng.integers(3, 7))
+        rest, cells = int(rng.integers(1, kinds)), rng.uniform(0, 1, (kinds, bins))
+        tail = price * np.cumsum(rng.uniform(0, 1, bins))[::-1]
+        loss, where, what = staircase._path(cells, tail, most, rest)
+        assert loss == pytest.approx(min(every_path(cells, tail, most, rest)), rel=1e-9)
+        assert cost_of(cells, tail, where, what, rest) == pytest.approx(loss, rel=1e-9)
+        assert all(a < b for a, b in pairwise(where))
+        steps = [int(b - a) for a, b in pairwise([rest, *what.tolist()])]
+        assert all(abs(step).bit_count() == 1 for step in steps)
+        fell += sum(step < 0 for step in steps)
+    assert fell > 0
 
 
 def test_more_levels_on_the_same_grid_never_cost_more():
@@ -153,7 +171,7 @@ def grid_staircases(sampled, scale, most, count, seed=0):
     a = sampled.target / scale
     edges, top = staircase._edges(sampled.z / scale, a), np.quantile(a[a > 0], 0.9995)
     for _ in range(count):
-        share, n = rng.choice(staircase._GRIDS), int(rng.integers(1, most + 1))
+        share, n = rng.choice([1.0, 0.75, 0.5, 0.375, 0.25]), int(rng.integers(1, most + 1))
         limit = int(np.ceil(1.2 * most / share))
         payloads = np.cumsum(2 ** rng.integers(0, 1 + int(np.log2(max(1, limit / n))), n))
         payloads = payloads[payloads <= limit]
@@ -288,3 +306,51 @@ def test_what_had_better_be_silent_has_a_level_that_it_does_not_reach(sampled):
     assert stairs.payloads[0] == 1
     assert np.isfinite(stairs.levels[0])
     assert not sent_by(stairs, sampled.z)[0].any()
+
+
+# --------------------------------------------------------------------------- of both signs, and that fall
+
+
+@pytest.mark.parametrize("most", [1, 4, 16])
+def test_a_signed_one_is_that_of_the_absolute_values(most):
+    one = relu()
+    sign = np.random.default_rng(1).choice([-1.0, 1.0], one.z.shape)
+    z, target = np.abs(one.z), one.target
+    first = fitted(Sampled(z, target, one.importance, one.price), tops(one), most)
+    second = fitted(Sampled(sign * z, sign * target, one.importance, one.price), tops(one), most, signed=True)
+    np.testing.assert_array_equal(second.levels, first.levels)
+    np.testing.assert_array_equal(second.payloads, first.payloads)
+    np.testing.assert_array_equal(sent_by(second, sign * z)[1], sign * sent_by(first, z)[1])
+    np.testing.assert_array_equal(sent_by(second, sign * z)[0], sent_by(first, z)[0])
+
+
+def gelu(price=0.0, samples=800):
+    z = np.random.default_rng(0).normal(0, 1.5, (samples, 2))
+    target = 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    return Sampled(z, target, np.ones(2), np.full(2, price))
+
+
+@pytest.mark.parametrize("price", [0.0, 0.01])
+@pytest.mark.parametrize("most", [2, 8, 32])
+def test_one_that_may_fall_goes_below_0_where_its_activation_does(most, price):
+    sampled = gelu(price)
+    scale = tops(sampled)
+    stairs = fitted(sampled, scale, most, falls=True)
+    assert 1 <= stairs.most <= most
+    assert (np.diff(stairs.levels) > 0).all()
+    assert all(abs(b - a).bit_count() == 1 for a, b in pairwise([0, *stairs.payloads.tolist()]))
+    assert np.abs(stairs.payloads).max() <= 255
+    assert sampled.cost(stairs).sum() <= sampled.cost(fitted(sampled, scale, most)).sum() * 1.05
+    if price == 0 and most >= 8:
+        assert stairs.payloads.min() < 0
+        assert stairs.levels[0] < 0
+        assert sampled.cost(stairs).sum() < 0.9 * sampled.cost(fitted(sampled, scale, most)).sum()
+
+
+def test_a_rectifier_that_may_fall_does_not():
+    """Where nothing is below 0 the two are the same search, but for steps down that would not help."""
+    for name in ("relu", "relu6"):
+        sampled = SAMPLES[name]
+        free, rising = (fitted(sampled, tops(sampled), 6, falls=falls) for falls in (True, False))
+        np.testing.assert_array_equal(free.payloads, rising.payloads)
+        np.testing.assert_array_equal(free.levels, rising.levels)

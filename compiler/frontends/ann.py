@@ -1,43 +1,53 @@
-"""`load_ann`: a trained ReLU network as a network whose populations stand for its ReLUs; a converter gives them thresholds.
+"""`load_ann`: a trained ANN as a network whose populations stand for its activations; a converter gives them thresholds.
 
-The module takes [batch, *shape] and knows no time. Every ReLU becomes a population that fires any number of spikes, marked
-with ``metadata={"activation": "relu"}`` and, for ReLU6 and clamps, ``"cap"``: the largest value it lets through.
+The module takes [batch, *shape] and knows no time. Every ReLU becomes a population (`activations`); for single-step
+conversion so does every GELU and SiLU, and what transformers have besides becomes nodes of the host (`transformers`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
-from d2e.compiler.frontends import ann_refusals, files
-from d2e.compiler.frontends.builder import Builder, Flow
+from d2e.compiler.frontends import ann_refusals, files, transformers
+from d2e.compiler.frontends.activations import (
+    ACTIVATION,
+    CLAMPS,
+    GELU,
+    GELU_TANH,
+    RELU,
+    RELU_FUNCTIONS,
+    RELU_ROWS,
+    SILU,
+    SMOOTH_ROWS,
+    is_relu,
+    limits,
+)
+from d2e.compiler.frontends.builder import Builder
 from d2e.compiler.frontends.files import Source
-from d2e.compiler.frontends.functions import FUNCTIONS, Function, Vocabulary
+from d2e.compiler.frontends.functions import FUNCTIONS, Vocabulary
 from d2e.compiler.frontends.graph_reader import GraphReader, called
 from d2e.compiler.frontends.modules import ROWS, is_stateful, row_of
 from d2e.compiler.frontends.pt2_archive import Archive
-from d2e.compiler.frontends.tensors import Row, dotted
-from d2e.compiler.frontends.torch_fx import Tracer
+from d2e.compiler.frontends.torch_fx import NAMED, Tracer
 from d2e.ir.errors import Finding, UsageError, raise_findings
 from d2e.ir.network import Network
-from d2e.ir.nodes import IF, Array, Input, Node, real
+from d2e.ir.nodes import Array, Input, Node
 from d2e.ir.verify import verified
-
-ACTIVATION, CAP, RELU = "activation", "cap", "relu"
-"""Metadata of a population that stands for an activation: which one, and the largest value it lets through."""
 
 
 def load_ann(
     source: Source, *, input_shape: Sequence[int] | None = None, allow_pickle: bool = False, name: str | None = None,
+    single_step: bool = False,
 ) -> Network:
-    """The network of a trained ANN of ReLUs, for conversion into a spiking network.
+    """The network of a trained ANN, for conversion into a spiking network.
 
     Args:
         source: a ``.pt``/``.pth`` file (checkpoint of ``d2e.nn.save``, whole module), ``pkg.module:factory`` that makes a
@@ -45,11 +55,12 @@ def load_ann(
         input_shape: of one sample, without batch; needed where the model does not say it.
         allow_pickle: load a ``.pt`` that holds more than layers, and with it any code it runs.
         name: kept in the metadata.
+        single_step: take GELU, SiLU, LayerNorm, self-attention and what goes with them, too; else ReLU networks only.
 
     Raises:
         UsageError: D2E-LOAD-001..016 (docs/errors.md).
-        UnsupportedError: D2E-CONV-001 what is no ReLU network, -002 a maximum, -003 neurons, -004 no ReLU, -005 weights that
-            are no numbers; D2E-LAYER-..., D2E-TRACE-..., D2E-SHAPE-... as for spiking models.
+        UnsupportedError: D2E-CONV-001 what the method does not take, -002 a maximum, -003 neurons, -004 no ReLU, -005 no
+            numbers as weights; D2E-LAYER-..., D2E-TRACE-..., D2E-SHAPE-... as for spiking models.
     """
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
     if text.endswith((".nir", ".net")):
@@ -61,9 +72,10 @@ def load_ann(
     model, facts = files.unwrapped(files.opened(source, allow_pickle), stated, text)
     if isinstance(model, nn.Module):
         files.check_shape_known(facts, text)
-        return from_ann(model, facts["input_shape"], name=facts.get("name"))
+        return from_ann(model, facts["input_shape"], name=facts.get("name"), single_step=single_step)
     if isinstance(model, Network):
-        network = _checked(files.restated(model, {key: facts[key] for key in ("input_shape",) if key in facts}, text))
+        shape = {key: facts[key] for key in ("input_shape",) if key in facts}
+        network = _checked(files.restated(model, shape, text), single_step)
         return network.with_metadata(name=name) if name else network
     if isinstance(model, (torch.export.ExportedProgram, Archive)):
         raise UsageError(
@@ -73,10 +85,18 @@ def load_ann(
     raise files.not_a_model(model, text)
 
 
-def _checked(network: Network) -> Network:
+_SMOOTH = (GELU, GELU_TANH, SILU)
+
+
+def _checked(network: Network, single_step: bool) -> Network:
     """A network in the form that `from_ann` gives it."""
-    spiking = [name for name in network.populations if network.nodes[name].metadata.get(ACTIVATION) != RELU]
+    stands = {name: str(network.nodes[name].metadata.get(ACTIVATION)) for name in network.populations}
+    spiking = [name for name, what in stands.items() if what not in (RELU, *_SMOOTH)]
     raise_findings([f for name in spiking for f in ann_refusals.spiking_refusal(network.nodes[name].kind, name).findings])
+    if not single_step:
+        beyond = {name: "GELU" if what.startswith(GELU) else "SiLU" for name, what in stands.items() if what in _SMOOTH}
+        beyond |= {name: type(network.nodes[name]).__name__ for name in network.hosts}
+        raise_findings([f for name, what in beyond.items() for f in ann_refusals.ann_refusal(what, name).findings])
     if not network.populations:
         raise ann_refusals.no_relu()
     broken = [name for name, node in network.nodes.items() if not all(np.isfinite(a).all() for a in _arrays(node))]
@@ -89,67 +109,45 @@ def _arrays(node: Node) -> list[Array]:
     return [value for value in values if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
 
 
-def from_ann(module: nn.Module, input_shape: Sequence[int], *, name: str | None = None) -> Network:
-    """The network of a ReLU module over [batch, *input_shape]; see `load_ann`."""
-    source = Input(shape=tuple(input_shape), coding="direct")
-    build = Builder(source, {"source": "torch", **({"name": name} if name else {})})
-    build.single = all(p.dtype != torch.float64 for p in module.parameters())
-    if row_of(module, _ROWS) is not None or type(module) is nn.Flatten:
+def from_ann(
+    module: nn.Module, input_shape: Sequence[int], *, name: str | None = None, single_step: bool = False,
+) -> Network:
+    """The network of a module over [batch, *input_shape]; see `load_ann`."""
+    vocabulary = _SINGLE_STEP if single_step else _VOCABULARY
+    if row_of(module, vocabulary.rows) is not None or type(module) in (nn.Flatten, *NAMED):
         module = nn.Sequential(module)
-    tracer = Tracer(module, "frame", _ROWS)
-    graph = tracer.follow(module)
-    network = GraphReader(module, tracer.where, build, vocabulary=_VOCABULARY).read(graph, "last")
+    tracer = Tracer(module, "frame", vocabulary.rows)
+    if single_step:
+        with _evaluating(module):
+            graph = tracer.follow(module)
+    else:
+        graph = tracer.follow(module)
+
+    def read(host_sums: bool) -> Network:
+        source = Input(shape=tuple(input_shape), coding="direct")
+        build = Builder(source, {"source": "torch", **({"name": name} if name else {})})
+        build.single = all(p.dtype != torch.float64 for p in module.parameters())
+        build.host_sums = host_sums
+        return GraphReader(module, tracer.where, build, vocabulary=vocabulary).read(graph, "last")
+
+    network = read(False)
+    if network.hosts:  # the residual stream of a transformer is of real values: its sums are the host's
+        network = read(True)
     if not network.populations:
         raise ann_refusals.no_relu()
     return network
 
 
-# --------------------------------------------------------------------------- activations
-
-
-def _activation(build: Builder, name: str, flow: Flow, cap: float | None) -> Flow:
-    facts = {ACTIVATION: RELU, **({} if cap is None else {CAP: cap})}
-    node = IF(shape=flow.shape, threshold=real(1.0), reset="subtract", max_spikes=0, metadata=facts)
-    return build.add(name, node, flow)
-
-
-def _relu(build: Builder, name: str, module: nn.Module, flow: Flow) -> Flow:
-    return _activation(build, name, flow, None)
-
-
-def _hardtanh(build: Builder, name: str, module: nn.Hardtanh, flow: Flow) -> Flow:
-    return _activation(build, name, flow, float(module.max_val))
-
-
-def _clamp(reader: GraphReader, name: str, node: fx.Node) -> Flow:
-    high = _limits(node)[1]
-    return _activation(reader.build, name, reader.flow_of(node, name), None if high is None else float(high))
-
-
-_LIMITS: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
-    "relu": (("", 0), ("", None)), "relu6": (("", 0), ("", 6.0)), "hardtanh": (("min_val", -1.0), ("max_val", 1.0)),
-    **dict.fromkeys(("clamp", "clip"), (("min", None), ("max", None))), "clamp_min": (("min", None), ("", None)),
-}
-"""Function -> the names and defaults of the least and the largest value that it lets through."""
-_CLAMPS = (
-    functional.relu, functional.relu_, functional.relu6, torch.relu, torch.relu_, functional.hardtanh, functional.hardtanh_,
-    torch.clamp, torch.clamp_, torch.clip, torch.clip_, torch.clamp_min, torch.clamp_min_,
-    *(f"{name}{end}" for name in ("relu", "clamp", "clip", "clamp_min") for end in ("", "_")),
-)
-
-
-def _limits(node: fx.Node) -> tuple[Any, Any]:
-    """The least and the largest value that a clamp lets through."""
-    found = []
-    for place, (key, default) in enumerate(_LIMITS[called(node).removesuffix("_")], 1):
-        given = node.args[place] if key and len(node.args) > place else default
-        found.append(node.kwargs.get(key, given) if key else default)
-    return found[0], found[1]
-
-
-def _is_relu(low: Any, high: Any) -> bool:
-    numbers = all(value is None or isinstance(value, (int, float)) for value in (low, high))
-    return numbers and low == 0 and (high is None or 0 < high < float("inf"))
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """The module as it is after training: what drops whole paths then drops nothing."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 # --------------------------------------------------------------------------- findings
@@ -157,28 +155,32 @@ def _is_relu(low: Any, high: Any) -> bool:
 _PRODUCTS = ("mul", "mul_", "imul", "div", "div_", "truediv", "itruediv", "matmul", "bmm", "pow")
 
 
-def _check(reader: GraphReader, node: fx.Node) -> list[Finding]:
+def _check(reader: GraphReader, node: fx.Node, single_step: bool = False) -> list[Finding]:
     """What speaks against the conversion of a layer or function."""
+    found = transformers.check(reader, node) if single_step else []
+    if found:
+        return found
     name, module = reader.place(node), reader.module_of(node)
     if module is not None:
-        return _check_module(reader, node, module, name)
+        return _check_module(reader, node, module, name, single_step)
     what = called(node)
-    activations = [value for value in node.args if isinstance(value, fx.Node) and value not in reader.sizes]
+    known = reader.sizes | reader.constants
+    activations = [value for value in node.args if isinstance(value, fx.Node) and value not in known]
     if what in _PRODUCTS and len(activations) > 1 and all(value.op != "get_attr" for value in activations):
-        return ann_refusals.product_refusal(what, name).findings
-    clamp = node.target in _CLAMPS and not _is_relu(*_limits(node))
+        return ann_refusals.product_refusal(what, name, single_step).findings
+    clamp = node.target in CLAMPS and not is_relu(*limits(node))
     if clamp or (reader.form_of(node) is None and node.op != "get_attr"):
-        return ann_refusals.ann_refusal(what, name, _is_last(node)).findings
+        return ann_refusals.ann_refusal(what, name, _is_last(node), single_step).findings
     return []
 
 
-def _check_module(reader: GraphReader, node: fx.Node, module: nn.Module, name: str) -> list[Finding]:
+def _check_module(reader: GraphReader, node: fx.Node, module: nn.Module, name: str, single_step: bool) -> list[Finding]:
     what = type(module).__name__
     if is_stateful(module):
         return ann_refusals.spiking_refusal(what, name).findings
-    clamps = isinstance(module, nn.Hardtanh) and not _is_relu(module.min_val, module.max_val)
+    clamps = isinstance(module, nn.Hardtanh) and not is_relu(module.min_val, module.max_val)
     if clamps or reader.form_of(node) is None:
-        return ann_refusals.ann_refusal(what, name, _is_last(node)).findings
+        return ann_refusals.ann_refusal(what, name, _is_last(node), single_step).findings
     return ann_refusals.not_finite(what, name).findings if _holds_nan(module) else []
 
 
@@ -191,8 +193,8 @@ def _is_last(node: fx.Node) -> bool:
     return all(user.op == "output" for user in node.users)
 
 
-_ROWS: dict[str, Row] = {
-    **ROWS, dotted(nn.ReLU): _relu, dotted(nn.ReLU6): _hardtanh, dotted(nn.Hardtanh): _hardtanh,
-}
-_FUNCTIONS: dict[Any, Function] = {**FUNCTIONS, **dict.fromkeys(_CLAMPS, _clamp)}
-_VOCABULARY = Vocabulary(_ROWS, _FUNCTIONS, ann_refusals.ann_refusal, _check)
+_VOCABULARY = Vocabulary({**ROWS, **RELU_ROWS}, {**FUNCTIONS, **RELU_FUNCTIONS}, ann_refusals.ann_refusal, _check)
+_SINGLE_STEP = Vocabulary(
+    {**_VOCABULARY.rows, **SMOOTH_ROWS, **transformers.HOST_ROWS}, {**_VOCABULARY.functions, **transformers.HOST_FUNCTIONS},
+    partial(ann_refusals.ann_refusal, single_step=True), partial(_check, single_step=True), constants=True,
+)

@@ -8,8 +8,8 @@ from d2e.compiler.frontends.refusals import refusal
 from d2e.ir.errors import UnsupportedError
 
 SINGLE_STEP = (
-    "This method converts ReLU networks; GELU, softmax attention and LayerNorm are for single-step conversion "
-    "(--method single-step), which this version does not have yet."
+    "This method converts ReLU networks; single-step conversion (--method single-step) also takes GELU, SiLU, LayerNorm and "
+    "self-attention (d2e.nn.SelfAttention, MultiheadAttention, TransformerEncoder)."
 )
 RETRAIN = "This method converts ReLU networks: use ReLU (or ReLU6) instead, and train again."
 LEAVE_OUT = "Leave it out of the model: the largest output stays the same one."
@@ -25,7 +25,7 @@ _FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         (
             "multiheadattention", "scaleddotproductattention", "multiheadattentionforward", "transformer",
             "transformerencoder", "transformerencoderlayer", "transformerdecoder", "transformerdecoderlayer",
-            "matmul", "bmm", "baddbmm", "einsum", "mm", "dot", "bilinear", "glu", "outer",
+            "selfattention", "attention", "matmul", "bmm", "baddbmm", "einsum", "mm", "dot", "bilinear", "glu", "outer",
         ),
     ),
     (
@@ -46,11 +46,32 @@ _KNOWN = (
     "Linear, Conv1d/2d, BatchNorm, AvgPool2d, Flatten, Dropout, zero padding, slices, concatenations of channels, additions "
     "and ReLU are converted."
 )
+_TRANSFORMER = (
+    "Single-step conversion takes ReLU, GELU and SiLU, LayerNorm over the last axis, and self-attention as "
+    "d2e.nn.SelfAttention, nn.MultiheadAttention, TransformerEncoderLayer, TransformerEncoder: use these, and train again."
+)
+_IN_SINGLE_STEP = {
+    SINGLE_STEP: _TRANSFORMER, RETRAIN: _TRANSFORMER,
+    _FEED_FORWARD: "Build it without recurrence, of layers that see one sample at a time.",
+    _KNOWN: (
+        "Linear, Conv1d/2d, BatchNorm, AvgPool2d, Flatten, Dropout, zero padding, slices, concatenations of channels, "
+        "additions, ReLU, GELU, SiLU, LayerNorm, self-attention, transposes and means over tokens are converted."
+    ),
+}
+"""What to say instead where the method is single-step conversion."""
 _PROBABILITIES = ("softmax", "logsoftmax", "sigmoid", "logsigmoid")
 
 
-def ann_refusal(what: str, name: str, last: bool = False) -> UnsupportedError:
+def ann_refusal(what: str, name: str, last: bool = False, single_step: bool = False) -> UnsupportedError:
     """The error for a layer or function called ``what`` at node ``name``; ``last``: nothing but the output reads it."""
+    error = _refusal(what, name, last)
+    if not single_step:
+        return error
+    message = error.message.replace("is no ReLU", "is no activation that becomes neurons")
+    return UnsupportedError(error.code, message, node=name, hint=_IN_SINGLE_STEP.get(error.hint or "", error.hint))
+
+
+def _refusal(what: str, name: str, last: bool) -> UnsupportedError:
     key = what.lower().replace("_", "")
     stems = {key, re.sub(r"[123]d$", "", key)}
     if last and key in _PROBABILITIES:
@@ -62,10 +83,18 @@ def ann_refusal(what: str, name: str, last: bool = False) -> UnsupportedError:
     return error if error.code != "D2E-LAYER-006" else UnsupportedError(error.code, error.message, node=name, hint=_KNOWN)
 
 
-def product_refusal(what: str, name: str) -> UnsupportedError:
+def product_refusal(what: str, name: str, single_step: bool = False) -> UnsupportedError:
     """The error for a product of two activations."""
     why = f"{what} multiplies or divides activations by one another"
-    return UnsupportedError("D2E-CONV-001", why, node=name, hint=SINGLE_STEP)
+    return UnsupportedError("D2E-CONV-001", why, node=name, hint=_TRANSFORMER if single_step else SINGLE_STEP)
+
+
+def class_token(why: str, name: str) -> UnsupportedError:
+    """The error for what gives a transformer a token of its own, or reads one."""
+    return UnsupportedError(
+        "D2E-LAYER-006", f"{why}, which is not compiled", node=name,
+        hint="In place of a class token take the mean over all tokens (x.mean(dim=1)); x[:, :4] keeps the axis.",
+    )
 
 
 def spiking_refusal(what: str, name: str) -> UnsupportedError:

@@ -83,6 +83,8 @@ class Builder:
         self.metadata = metadata
         self.single = True
         """Whether the model computes in single precision, as most do."""
+        self.host_sums = False
+        """Whether additions become nodes of the host, as those of a transformer's residual stream."""
         self.start = Flow(("input",), source.shape)
 
     def fresh_name(self, base: str) -> str:

@@ -34,12 +34,14 @@ class Vocabulary:
         functions: functions, and methods by name.
         refusal: the error for a layer or function that stands in neither, by (its name, the node's).
         check: findings about a call before anything is read.
+        constants: whether functions may take parameters of the model, and what is computed of them (`GraphReader.constant`).
     """
 
     rows: Mapping[str, Row]
     functions: Mapping[Any, Function]
     refusal: Callable[[str, str], UnsupportedError] = refusal
     check: Callable[[GraphReader, fx.Node], list[Finding]] = lambda reader, node: []
+    constants: bool = False
 
 
 def bound(reader: GraphReader, name: str, node: fx.Node, names: str) -> dict[str, Any]:
@@ -133,13 +135,13 @@ def _concat(reader: GraphReader, name: str, node: fx.Node) -> Flow:
     if not isinstance(parts, (tuple, list)) or not parts or not all(part in reader.flows for part in parts):
         raise refusal("a concatenation of something that is not a frame", name)
     flows = [reader.flows[part] for part in parts]
-    (axis,) = _axes(reader, name, node, flows[0], given.get("dim", given.get("axis", 0)))
+    (axis,) = axes_of(reader, name, node, flows[0], given.get("dim", given.get("axis", 0)))
     if axis != 0:
         raise option_refusal("joins frames along an axis that is not their channels", name, "Join the channels.")
     return frames.concat(reader.build, name, flows)
 
 
-def _axes(reader: GraphReader, name: str, node: fx.Node, flow: Flow, dims: Any) -> list[int]:
+def axes_of(reader: GraphReader, name: str, node: fx.Node, flow: Flow, dims: Any) -> list[int]:
     """Axes of a call as axes of the frame; batch and time are below 0."""
     leading = reader.leading(node)
     given = reader.value(dims, name)
@@ -154,13 +156,13 @@ def _reduce(reader: GraphReader, name: str, node: fx.Node, *, mean: bool) -> Flo
     flow = reader.flow_of(node, name)
     if given.get("dim", given.get("axis")) is None or given.get("dtype") is not None:
         raise refusal("mean over all axes" if mean else "sum over all axes", name)
-    axes = _axes(reader, name, node, flow, given.get("dim", given.get("axis")))
+    axes = axes_of(reader, name, node, flow, given.get("dim", given.get("axis")))
     return frames.reduce_space(reader.build, name, flow, axes, bool(given.get("keepdim")), mean)
 
 
 def _squeeze(reader: GraphReader, name: str, node: fx.Node) -> Flow:
     flow, given = reader.flow_of(node, name), bound(reader, name, node, "dim")
-    axes = _axes(reader, name, node, flow, given.get("dim"))
+    axes = axes_of(reader, name, node, flow, given.get("dim"))
     if any(axis < 0 for axis in axes):
         raise refusal("squeeze of batch or time", name)
     return frames.squeeze(reader.build, name, flow, axes)
@@ -198,7 +200,12 @@ _MOVED: dict[Any, Function] = {
     operator.getitem: _item, "__getitem__": _item, torch.flatten: _flatten, "flatten": _flatten,
     "view": _reshape, "reshape": _reshape, torch.reshape: _reshape, "squeeze": _squeeze, torch.squeeze: _squeeze,
 }
-VIEWS = frozenset([*_PASSED, *_MOVED])
+TURNS: dict[Any, str] = {
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims", torch.transpose, torch.swapaxes, torch.swapdims), "transpose"),
+    **dict.fromkeys(("permute", torch.permute), "permute"),
+}
+"""What puts axes in another order."""
+VIEWS = frozenset([*_PASSED, *_MOVED, *TURNS])
 """What may return its argument's own memory."""
 FUNCTIONS: dict[Any, Function] = {
     **_PASSED, **_MOVED,

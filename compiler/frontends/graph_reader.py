@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -49,6 +50,7 @@ class GraphReader:
         self.flows: dict[fx.Node, Flow] = dict(flows or {})
         self.states: set[fx.Node] = set()
         self.sizes: set[fx.Node] = set()
+        self.constants: set[fx.Node] = set()
         self.used: set[str] = set()
         self.folded: set[fx.Node] = set()
         self.read_already: set[fx.Node] = set()
@@ -56,7 +58,7 @@ class GraphReader:
 
     def read(self, graph: fx.Graph, readout: str) -> Network:
         """The network, node by node; everything that has no form is told at once."""
-        aside = {node for node in graph.nodes if sizes.mark(node, self.sizes) or self._is_state(node)}
+        aside = {n for n in graph.nodes if sizes.mark(n, self.sizes) or self._is_state(n) or self._is_constant(n)}
         findings = [finding for node in graph.nodes if node not in aside for finding in self._unknown(node)]
         raise_findings(list(dict.fromkeys(findings)))
         result: Any = None
@@ -134,6 +136,41 @@ class GraphReader:
         if self.pair_of(node) is not None and node.args[1] == 1:
             self.states.add(node)
         return node in self.states
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        """Whether a node is a parameter, or computed of parameters alone, where the vocabulary has such."""
+        given = node.all_input_nodes
+        computed = any(n in self.constants for n in given) and all(n in self.constants | self.sizes for n in given)
+        if self.vocabulary.constants and node.op != "output" and (node.op == "get_attr" or computed):
+            self.constants.add(node)
+        return node in self.constants
+
+    def constant(self, node: fx.Node, name: str) -> torch.Tensor:
+        """The value of one of `constants`; a batch has the size 1.
+
+        Raises:
+            UnsupportedError: D2E-LAYER-006 where it cannot be computed without data.
+        """
+        if node.op == "get_attr":
+            found: torch.Tensor = operator.attrgetter(str(node.target))(self.root)
+            return found.detach()
+        if node.op not in ("call_function", "call_method") or in_place(node, self.root):
+            raise refusal(f"{called(node)} of a parameter", name)
+
+        def known(value: fx.Node) -> Any:
+            if value in self.constants:
+                return self.constant(value, name)
+            size = self.value(value, name)
+            return 1 if isinstance(size, sizes.Leading) else size
+
+        args, kwargs = fx.node.map_arg(node.args, known), fx.node.map_arg(node.kwargs, known)
+        target: Any = node.target if node.op == "call_function" else getattr(args[0], str(node.target))
+        try:
+            with torch.no_grad():
+                result: torch.Tensor = target(*(args if node.op == "call_function" else args[1:]), **kwargs)
+        except (RuntimeError, TypeError, IndexError, ValueError):
+            raise refusal(f"{called(node)} of a parameter", name) from None
+        return result
 
     def _sent(self, result: Any) -> Any:
         """The frames of a result (frames, states)."""

@@ -18,15 +18,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from d2e.compiler.nn import Recurrent, Residual, Sequential, SumPool2d, TimeFolded
+from d2e.compiler.nn import Recurrent, Residual, SelfAttention, Sequential, SumPool2d, TimeFolded
 from d2e.compiler.nn.neurons import NEURONS
 from d2e.ir.errors import UsageError
 
 _FILES = (
     "activation", "batchnorm", "container", "conv", "dropout", "flatten", "instancenorm", "linear",
-    "normalization", "padding", "pooling", "upsampling",
+    "normalization", "padding", "pooling", "transformer", "upsampling",
 )
+_PARTS = (nn.modules.linear.NonDynamicallyQuantizableLinear, functional.relu, functional.gelu, functional.silu)
+"""What layers of torch.nn hold: attention its last layer, a transformer's layer its activation."""
 _HEAD = {"zip": b"PK\x03\x04", "pickle": b"\x80"}
 
 
@@ -36,7 +39,7 @@ def allowed_classes() -> list[Any]:
         cls for cls in vars(nn).values()
         if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__ in _paths()
     ]
-    return [*layers, *NEURONS, Recurrent, Residual, Sequential, SumPool2d, TimeFolded]
+    return [*layers, *_PARTS, *NEURONS, Recurrent, Residual, SelfAttention, Sequential, SumPool2d, TimeFolded]
 
 
 def _paths() -> set[str]:

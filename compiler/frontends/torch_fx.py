@@ -22,6 +22,7 @@ from d2e.compiler.frontends.builder import Builder
 from d2e.compiler.frontends.graph_reader import GraphReader, in_place
 from d2e.compiler.frontends.modules import ROWS, calls_by_itself, calls_by_step, layout_of, row_of
 from d2e.compiler.frontends.tensors import LAYOUT, Row
+from d2e.compiler.nn.attention import SelfAttention
 from d2e.compiler.nn.containers import Sequential, TimeFolded, has_neurons
 from d2e.ir.errors import D2EError, UnsupportedError
 from d2e.ir.network import Network
@@ -73,7 +74,7 @@ def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout:
     builder = Builder(source, {**facts, **({LAYOUT: layout} if layout else {})})
     builder.single = all(p.dtype != torch.float64 for p in module.parameters())
     scope = "sequence" if layout is None else "steps" if layout == "time-batch" else "frame"
-    if row_of(module) is not None:
+    if row_of(module) is not None or type(module) in NAMED:
         module = nn.Sequential(module)
     elif calls_by_step(module):
         module, scope = nn.Sequential(OrderedDict(module.named_children())), "frame"
@@ -92,6 +93,10 @@ def _traced(module: nn.Module, source: Input, facts: Mapping[str, Any], readout:
 
 _LOOPS = ("D2E-TRACE-001", "D2E-TRACE-002", "D2E-LAYER-006", "D2E-LAYER-007")
 """What a loop over time looks like to the tracer."""
+
+
+NAMED = (SelfAttention,)
+"""Modules of d2e that are named where they have no row, and not followed."""
 
 
 class Tracer(NIRTorchTracer):  # type: ignore[misc]
@@ -130,7 +135,7 @@ class Tracer(NIRTorchTracer):  # type: ignore[misc]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Also what a framework defines: a class of it without a row is named, not followed."""
-        return super().is_leaf_module(m, module_qualified_name) or axes.is_layer(m)
+        return super().is_leaf_module(m, module_qualified_name) or axes.is_layer(m) or type(m) in NAMED
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Keep the scope and the path while a module is traced."""

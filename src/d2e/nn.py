@@ -10,6 +10,7 @@ from d2e.compiler.nn import (
     Options,
     Recurrent,
     Residual,
+    SelfAttention,
     Sequential,
     SumPool2d,
     TimeFolded,
@@ -18,5 +19,5 @@ from d2e.compiler.nn import (
 
 __all__ = [
     "IF", "LI", "LIF", "CubaLIF", "MultiThreshold", "Neuron", "Options", "Recurrent", "Residual",
-    "Sequential", "SumPool2d", "TimeFolded", "save",
+    "SelfAttention", "Sequential", "SumPool2d", "TimeFolded", "save",
 ]

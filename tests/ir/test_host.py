@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-import d2e
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.paths import Path, paths_from, paths_into
 from d2e.ir import (
@@ -230,14 +229,6 @@ def test_a_host_without_input_is_named():
     nodes = {"in": Input(shape=(2,)), "x": Add(), "out": Output(shape=(2,))}
     network = Network(nodes, (Edge("in", "out"), Edge("x", "out")))
     assert {(f.code, f.node) for f in verify(network)} == {("D2E-SHAPE-002", "x")}
-
-
-@pytest.mark.parametrize("target", ["loihi2-sim", "speck2f-sim"])
-def test_compiling_them_is_refused_with_one_error(target):
-    with pytest.raises(UnsupportedError) as caught:
-        d2e.compile(block(), target=target)
-    assert (caught.value.code, caught.value.node, len(caught.value.findings)) == ("D2E-HOST-001", "turn", 1)
-    assert "permute runs on the host" in caught.value.message
 
 
 # ----- files

@@ -94,6 +94,7 @@ def _levels(name: str, node: MultiThreshold, unit: float, grid: Grid) -> Array:
     even = even_levels(node, grid)
     if even is not None and (pitch := round(even.pitch / unit)) and abs(even.pitch / unit - pitch) < EXACT * pitch:
         steps[1:] = pitch  # else halves, as of first = pitch / 2, go up and down by turns
+        steps[0] = max(1, np.floor(even.first / unit + 0.5 + EXACT))  # whole units reach a part of one with the first
     if node.reset == "subtract":
         steps = _each_mantissa(steps, grid.mantissa_max)
     if (steps <= 0).any():

@@ -12,11 +12,13 @@ from tests.backends.staircases import random_stairs, stairs
 
 from d2e.backends.loihi2.forms import lowered, replicas, unweighted
 from d2e.backends.loihi2.lava.schedule import schedule
+from d2e.backends.loihi2.limits import GRID
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
 from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.simulator.run import Simulator
 from d2e.backends.loihi2.targets import TARGETS
 from d2e.compiler import cost
+from d2e.compiler.passes.quantise import Quantise
 from d2e.compiler.replicas import merged, replica_of
 from d2e.compiler.staircase import Staircase, shares, staircase
 from d2e.ir import (
@@ -268,3 +270,42 @@ def test_levels_that_change_nothing_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="one payload at two of its levels") as caught:
         mapped(layers(node), "replicas")
     assert caught.value.code == "D2E-LOIHI-003"
+
+
+# --------------------------------------------------------------------------- from floating point
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    st.integers(0, 1 << 32), st.sampled_from([3, 7, 15, 16, 31]), st.sampled_from([0.5, 1.0, None]), st.integers(2, 8),
+    st.sampled_from(["max", "mse"]),
+)
+def test_quantising_keeps_even_levels_even(seed: int, count: int, start: float | None, bits: int, scale: str) -> None:
+    """From d / 2 on, from d on, or from anywhere: whole numbers that lie evenly, a distance that digits can inhibit by."""
+    rng = np.random.default_rng(seed)
+    pitch = float(rng.uniform(0.01, 30))
+    first = pitch * (start or rng.uniform(0.2, 3))
+    node = MultiThreshold(
+        shape=(5,), levels=first + pitch * np.arange(count), payloads=np.arange(1.0, count + 1), reset="none",
+        decay_mem=np.float64(0), bias=rng.normal(0, pitch, 5),
+    )
+    widest = pitch * (2 ** (bits - 1) - 1) * rng.uniform(0.05, 1)  # else levels lie closer than weights can say
+    network = chain([
+        ("input", Input(shape=(4,), max_payload=3)),
+        ("w", Linear(weight=widest * rng.uniform(-1, 1, (5, 4)))), ("n0", node),
+        ("output", Output(shape=(5,))),
+    ])
+    result = Quantise(grid=GRID, weight_bits=bits, scale=scale).run(network, CHIP)  # type: ignore[arg-type]
+    found = result.neuron("n0")
+    assert isinstance(found, MultiThreshold)
+    assert len(set(np.diff(found.levels))) == 1
+    assert unweighted(result, "n0") is None
+    assert found.fire == "ge"
+    assert found.quantized is not None
+    unit = float(found.quantized.scale)
+    assert np.diff(found.levels)[0] * unit == pytest.approx(pitch, rel=1e-6)
+    assert abs(found.levels[0] - first / unit) <= 0.5 + 1e-6 or found.levels[0] == 1
+    frames = rng.integers(0, 4, (8, 2, 4))
+    expected = reference.run(result, frames, "spikes").spikes["n0"]
+    lowered_now = mapped(result, "weighted")
+    np.testing.assert_array_equal(merged(lowered_now, reference.run(lowered_now, frames, "spikes")).spikes["n0"], expected)

@@ -60,7 +60,7 @@ def test_what_a_staircase_costs_is_what_is_printed():
 
 
 def every_path(cells, tail, most, rest=0):
-    """Costs of all staircases: where each level begins, and payloads by steps of powers of two, down too where rest is not 0."""
+    """Costs of all staircases: where levels begin, and payloads by steps of powers of two, down too where rest is not 0."""
     kinds, bins = cells.shape
     powers = [sign * 2**i for i in range(kinds.bit_length()) for sign in ([1, -1] if rest else [1])]
     for n in range(most + 1):

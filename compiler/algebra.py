@@ -84,6 +84,13 @@ def depthwise(pool: SumPool2d | AvgPool2d, shape: Shape) -> Conv2d:
     return Conv2d(weight=weight, stride=pool.stride, padding=pool.padding, groups=shape[0])
 
 
+def _entries(factor: Array, shape: Shape) -> Array | None:
+    """A factor of frames of ``shape`` as one per entry of the last axis; None where it varies along others too."""
+    full = np.broadcast_to(factor, shape)
+    first = full[(0,) * (len(shape) - 1)]
+    return np.array(first) if (full == first).all() else None
+
+
 def scale_rows(node: Synapse, factor: Array, shape: Shape) -> Synapse | None:
     """``factor * node(x)`` for frames of ``shape``; ``factor`` broadcasts against the output."""
     out = output_shape("scale", node, shape)
@@ -92,9 +99,8 @@ def scale_rows(node: Synapse, factor: Array, shape: Shape) -> Synapse | None:
     if isinstance(node, Scale):
         return replace(node, scale=node.scale * factor)
     if isinstance(node, Linear):
-        if len(out) != 1:
-            return None
-        return replace(node, weight=node.weight * np.broadcast_to(factor, out)[:, None])
+        per_row = _entries(factor, out)
+        return None if per_row is None else replace(node, weight=node.weight * per_row[:, None])
     per_channel = channels(factor, out)
     if per_channel is None:
         return None
@@ -112,7 +118,8 @@ def scale_columns(node: Synapse, factor: Array, shape: Shape) -> Synapse | None:
     if isinstance(node, Scale):
         return replace(node, scale=node.scale * factor)
     if isinstance(node, Linear):
-        return replace(node, weight=node.weight * np.broadcast_to(factor, shape)) if len(shape) == 1 else None
+        per_column = _entries(factor, shape)
+        return None if per_column is None else replace(node, weight=node.weight * per_column)
     per_channel = channels(factor, shape)
     if per_channel is None:
         return None

@@ -16,6 +16,7 @@ from d2e.compiler.convert.adaptive.method import Adaptive
 from d2e.compiler.convert.evaluate import Bench, Listen
 from d2e.compiler.convert.method import Method, Outcome, Samples, check_ranges
 from d2e.compiler.convert.single_step.method import SingleStep
+from d2e.compiler.convert.single_step.sites import with_sites
 from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.compiler.convert.store import Store, digest
 from d2e.compiler.frontends.ann import load_ann
@@ -94,7 +95,8 @@ def convert(
         "exit_rule": exit_rule,
     })
     _check(calibration_samples, eval_samples, seed, jobs)
-    skeleton = Skeleton(integrated(load_ann(model, input_shape=input_shape, allow_pickle=allow_pickle)))
+    ann = load_ann(model, input_shape=input_shape, allow_pickle=allow_pickle, single_step=method == "single-step")
+    skeleton = Skeleton(integrated(with_sites(ann)))
     images = _checked(data_sets.load(calibration, "calibration data").frames, skeleton, "calibration data")
     if len(images) < FEWEST_SAMPLES:
         raise UsageError("D2E-CONV-011", f"{len(images)} calibration samples are too few, {FEWEST_SAMPLES} are the least",

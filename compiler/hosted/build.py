@@ -9,13 +9,13 @@ import numpy as np
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.hosted.program import HostedProgram, encoded, over_time
-from d2e.compiler.hosted.split import on_host, split
+from d2e.compiler.hosted.split import on_host, reshaped, split
 from d2e.compiler.measure import classify
 from d2e.compiler.program import Program
 from d2e.compiler.report import Report
 from d2e.compiler.report.report import SCHEMA
 from d2e.compiler.target import Target
-from d2e.ir import LI, GateError, MultiThreshold, Network, UsageError, host, infer_shapes, reference
+from d2e.ir import LI, Flatten, GateError, MultiThreshold, Network, UsageError, host, infer_shapes, reference
 from d2e.ir.host import Host
 from d2e.ir.nodes import Array
 
@@ -45,7 +45,7 @@ def compile_hosted(
     measured, output = (None, np.zeros(0)) if evaluation is None else inner(network, evaluation.frames)
     programs = []
     for segment in segments:
-        own = [None if given is None else given[segment.source] for given in (entering, measured)]
+        own = [None if given is None else segment.entering(given[segment.source]) for given in (entering, measured)]
         programs.append((segment, compiled(segment.network, segment.source in network.inputs, *own)))
     kinds = {name: network.nodes[name].kind for name in network.populations}
     program = HostedProgram(network, target, kinds, Report({}), facts, segments=programs)
@@ -67,11 +67,11 @@ def inner(network: Network, frames: Array) -> tuple[dict[str, Array], Array]:
 
 def _inner(network: Network, frames: Array) -> tuple[dict[str, Array], Array]:
     segments = {s.end: s for s in split(network)}
-    sites, name_of_input = on_host(network), network.inputs[0]
+    sites, flat, name_of_input = on_host(network), reshaped(network), network.inputs[0]
     values, entering = {name_of_input: frames}, {name_of_input: frames}
     for name in network.order:
         node, into = network.nodes[name], network.incoming[name]
-        if isinstance(node, Host):
+        if isinstance(node, Host) or (isinstance(node, Flatten) and name in flat):
             values[name] = over_time(node, np.asarray(sum(values[e.source] for e in into)))
         elif name in sites:
             assert isinstance(node, MultiThreshold)
@@ -79,8 +79,8 @@ def _inner(network: Network, frames: Array) -> tuple[dict[str, Array], Array]:
             values[name], entering[name], _ = encoded(name, node, arriving)
         elif name in segments:
             segment = segments[name]
-            given = entering[segment.source]
-            values[name] = reference.run(segment.network, given).output * segment.factor
+            given = segment.entering(entering[segment.source])
+            values[name] = segment.leaving(reference.run(segment.network, given).output, segment.factor)
     output = values[network.incoming[network.outputs[0]][0].source]
     used = {s.source for s in segments.values()}
     return {name: found for name, found in entering.items() if name in used}, output

@@ -12,11 +12,11 @@ import numpy as np
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.files import MANIFEST, sha256
-from d2e.compiler.hosted.split import Segment, on_host, split, whole
+from d2e.compiler.hosted.split import Segment, on_host, reshaped, split, whole
 from d2e.compiler.measure import Measured, classify
 from d2e.compiler.program import SCHEMA, Program, Result
 from d2e.compiler.report import Report
-from d2e.ir import LI, MultiThreshold, UsageError, host, nirfile, reference
+from d2e.ir import LI, Flatten, MultiThreshold, UsageError, host, linear, nirfile, reference
 from d2e.ir.host import Host
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record
@@ -55,26 +55,26 @@ class HostedProgram(Program):
         """
         frames = reference.check_frames(self.network, np.asarray(spikes))
         programs = {segment.end: (segment, program) for segment, program in self.segments}
-        sites, values = on_host(self.network), {self.network.inputs[0]: frames}
+        sites, flat, values = on_host(self.network), reshaped(self.network), {self.network.inputs[0]: frames}
         payloads: dict[str, Array] = {}
         counts: dict[str, Array] = {}
         found: dict[str, dict[str, Array]] = {"spikes": {}, "u": {}, "v": {}}
         name_of_engine = engine or self.target.predictor
         for name in self.network.order:
             node, into = self.network.nodes[name], self.network.incoming[name]
-            if isinstance(node, Host):
+            if isinstance(node, Host) or (isinstance(node, Flatten) and name in flat):
                 values[name] = over_time(node, _sum(values[e.source] for e in into))
             elif name in sites:
                 assert isinstance(node, MultiThreshold)
                 values[name], payloads[name], counts[name] = encoded(name, node, _sum(values[e.source] for e in into))
             elif name in programs:
                 segment, program = programs[name]
-                given = payloads.get(segment.source, values[segment.source])
+                given = segment.entering(payloads.get(segment.source, values[segment.source]))
                 result = program.run(given, engine=engine, record=record)
-                counts |= result.counts
+                counts |= {n: segment.entering(c) for n, c in result.counts.items()}
                 for kind, table in found.items():
-                    table |= getattr(result, kind)
-                values[name] = result.output * unit_of(program, segment)
+                    table |= {n: segment.entering(a) for n, a in getattr(result, kind).items()}
+                values[name] = segment.leaving(result.output, unit_of(program, segment))
         output = values[self.network.incoming[self.network.outputs[0]][0].source]
         steps = np.full(len(output), output.shape[1], np.int64)
         return Result(output, counts, found["spikes"], found["u"], found["v"], name_of_engine, steps)
@@ -118,10 +118,11 @@ def _sum(values: Iterable[Array]) -> Array:
     return np.asarray(sum(values))
 
 
-def over_time(node: Host, frames: Array) -> Array:
-    """A host node on frames [batch, time, *shape]."""
+def over_time(node: Host | Flatten, frames: Array) -> Array:
+    """What the host does, on frames [batch, time, *shape]."""
     batch, time = frames.shape[:2]
-    found = host.apply(node, frames.reshape(batch * time, *frames.shape[2:]))
+    rows = frames.reshape(batch * time, *frames.shape[2:])
+    found = host.apply(node, rows) if isinstance(node, Host) else linear.apply(node, rows, rows.shape[1:])
     return found.reshape(batch, time, *found.shape[1:])
 
 

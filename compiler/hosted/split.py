@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import gcd
 
 import numpy as np
 
-from d2e.ir import LI, Edge, Input, MultiThreshold, Network, Neuron, Node, Output, Scale, Synapse, UnsupportedError, verified
+from d2e.ir import (
+    LI,
+    Affine,
+    Conv1d,
+    Edge,
+    Flatten,
+    Input,
+    Linear,
+    MultiThreshold,
+    Network,
+    Neuron,
+    Node,
+    Output,
+    Scale,
+    Synapse,
+    UnsupportedError,
+    verified,
+)
 from d2e.ir.host import Host
 from d2e.ir.nodes import Array, real
 from d2e.ir.shapes import infer_shapes
@@ -23,12 +40,25 @@ class Segment:
         network: from an Input of those payloads to an Output.
         factor: what one unit of that output stands for, against what ``end`` sends in the whole network; a readout's
             integers also have a unit of their own.
+        offset: what the host adds to it: the bias of a membrane without memory.
+        moved: whether the segment's frames are [d, tokens] where the whole network's are [tokens, d]: a chip has dense
+            layers on every token as convolutions of size 1.
     """
 
     source: str
     end: str
     network: Network
     factor: Array
+    offset: Array
+    moved: bool = False
+
+    def entering(self, frames: Array) -> Array:
+        """Frames [n, time, *shape] of the whole network as the segment takes them."""
+        return frames.swapaxes(-1, -2) if self.moved else frames
+
+    def leaving(self, output: Array, unit: Array) -> Array:
+        """What the segment sends, in ``unit``, as values of the whole network."""
+        return (output.swapaxes(-1, -2) if self.moved else output) * unit + self.offset
 
 
 def on_host(network: Network) -> tuple[str, ...]:
@@ -39,6 +69,18 @@ def on_host(network: Network) -> tuple[str, ...]:
     )
 
 
+def reshaped(network: Network) -> tuple[str, ...]:
+    """The Flattens that the host does: those that lead to nothing but host nodes."""
+    found: list[str] = []
+    for name in reversed(network.order):
+        targets = [e.target for e in network.outgoing[name]]
+        if isinstance(network.nodes[name], Flatten) and all(
+            t in found or isinstance(network.nodes[t], Host) for t in targets
+        ):
+            found.append(name)
+    return tuple(found)
+
+
 def split(network: Network) -> list[Segment]:
     """The segments, in an order in which each one's source is known before it.
 
@@ -47,7 +89,8 @@ def split(network: Network) -> list[Segment]:
             -004 where the host hands real values to synapses, -005 for a loop through the host.
     """
     sites = on_host(network)
-    chip = {n for n, node in network.nodes.items() if isinstance(node, (Synapse, Neuron))} - set(sites)
+    chip = {n for n, node in network.nodes.items() if isinstance(node, (Synapse, Neuron))}
+    chip -= {*sites, *reshaped(network)}
     segments = [_segment(network, part, sites) for part in _parts(network, chip)]
     order = {name: i for i, name in enumerate(network.order)}
     return sorted(segments, key=lambda s: order[s.end])
@@ -87,16 +130,18 @@ def _segment(network: Network, part: set[str], sites: tuple[str, ...]) -> Segmen
     nodes: dict[str, Node] = {name: network.nodes[name] for name in network.nodes if name in part}
     edges = [e for e in network.edges if e.source in part and e.target in part]
     nodes, edges = _begun(network, source, into, nodes, edges)
-    factor = np.ones(())
+    factor, offset = np.ones(()), np.zeros(())
     if final:
         nodes[final[0]] = network.nodes[final[0]]
         edges.append(Edge(end, final[0]))
     else:
-        nodes[end], factor = _plain(last)
+        nodes[end], factor, offset = _plain(last)
         name = "output"
         nodes[name] = Output(shape=last.shape, readout="last" if isinstance(last, LI) else "count")
         edges.append(Edge(end, name))
-    return Segment(source, end, verified(Network(nodes, tuple(edges), {})), factor)
+    own = verified(Network(nodes, tuple(edges), {}))
+    moved = any(isinstance(node, Linear) for node in nodes.values()) and len(last.shape) == 2
+    return Segment(source, end, _with_tokens_last(own) if moved else own, factor, offset, moved)
 
 
 def _begun(
@@ -116,6 +161,37 @@ def _begun(
         Edge(source, scale), *(Edge(scale, e.target) for e in into), *edges]
 
 
+def _with_tokens_last(network: Network) -> Network:
+    """A network on frames [tokens, d] as the same on frames [d, tokens].
+
+    Raises:
+        UnsupportedError: D2E-HOST-007 where it has more than dense layers, factors and neurons.
+    """
+    return verified(network.map(_moved))
+
+
+def _moved(name: str, node: Node) -> Node:
+    if isinstance(node, (Input, Output)):
+        return replace(node, shape=node.shape[::-1])
+    if isinstance(node, Linear):
+        bias = node.bias if isinstance(node, Affine) else None
+        return Conv1d(weight=node.weight[:, :, None], bias=bias, metadata=node.metadata)
+    if isinstance(node, (Scale, Neuron)):
+        levels = ("levels", "payloads", "reset_by") if isinstance(node, MultiThreshold) else ()
+        arrays = {f.name: getattr(node, f.name) for f in fields(node) if f.name not in levels}
+        turned = {k: _turned(v) for k, v in arrays.items() if isinstance(v, np.ndarray) and v.ndim}
+        shape = {"shape": node.shape[::-1]} if isinstance(node, Neuron) else {}
+        changed: Node = replace(node, **turned, **shape)  # type: ignore[arg-type]
+        return changed
+    raise UnsupportedError("D2E-HOST-007", f"is a {node.kind} on tokens, of which the chip takes dense layers and neurons",
+                           node=name, hint="Reorder tokens on the host (permute) before it.")
+
+
+def _turned(values: Array) -> Array:
+    """A parameter that broadcasts against [tokens, d] as one that does against [d, tokens]."""
+    return values.reshape((1,) * (2 - values.ndim) + values.shape).swapaxes(0, 1)
+
+
 def whole(node: MultiThreshold) -> tuple[Array, float]:
     """The payloads of a population as integers without a common divisor, and what it was.
 
@@ -131,11 +207,14 @@ def whole(node: MultiThreshold) -> tuple[Array, float]:
     return integers // divisor, float(divisor)
 
 
-def _plain(node: Neuron) -> tuple[Neuron, Array]:
-    """A population that sends integers, and what one of them stands for."""
+def _plain(node: Neuron) -> tuple[Neuron, Array, Array]:
+    """A population that sends integers, what one of them stands for, and what the host adds."""
+    none = np.zeros(())
     if isinstance(node, LI):
-        return node, np.ones(())
+        if np.any(node.decay_mem) or (node.has_synaptic_state and np.any(node.decay_syn)):
+            return node, np.ones(()), none
+        return replace(node, bias=real(0.0)), np.ones(()), np.asarray(node.bias)
     if isinstance(node, MultiThreshold):
         payloads, factor = whole(node)
-        return replace(node, payloads=real(payloads), amplitude=real(1.0)), np.asarray(node.amplitude * factor)
-    return replace(node, amplitude=real(1.0)), np.asarray(node.amplitude)
+        return replace(node, payloads=real(payloads), amplitude=real(1.0)), np.asarray(node.amplitude * factor), none
+    return replace(node, amplitude=real(1.0)), np.asarray(node.amplitude), none

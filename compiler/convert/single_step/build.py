@@ -9,7 +9,8 @@ import numpy as np
 from d2e.compiler.convert.parameters import facts_of, smallest
 from d2e.compiler.convert.single_step.calibrate import State
 from d2e.compiler.convert.single_step.staircase import Staircase
-from d2e.ir import MultiThreshold, Network, Node, verified
+from d2e.ir import MultiThreshold, Network, Node, Scale, verified
+from d2e.ir.host import Host
 from d2e.ir.nodes import real
 
 
@@ -37,7 +38,15 @@ def network_of(state: State) -> Network:
             threshold=smallest(layer.as_parameter(stairs.scale)), decay_mem=real(0.0), reset="none", signed=stairs.signed,
             amplitude=smallest(layer.as_parameter(stairs.amplitude)), metadata=facts_of(layer),
         )
-    return verified(network.with_nodes(nodes))
+    return verified(_direct(network.with_nodes(nodes)))
+
+
+def _direct(network: Network) -> Network:
+    """Without the factors of 1 that the canonical form has between host nodes and populations."""
+    for name in [n for n, node in network.nodes.items() if isinstance(node, Scale) and (node.scale == 1).all()]:
+        if any(isinstance(network.nodes[e.source], Host) for e in network.incoming[name]):
+            network = network.without(name)
+    return network
 
 
 def _gap(stairs: Staircase) -> float:

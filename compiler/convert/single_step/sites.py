@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from d2e.ir import IF, LI, Edge, Network, Neuron, Node, Synapse
+from d2e.ir import IF, LI, Edge, Flatten, Network, Neuron, Node, Synapse
 from d2e.ir.host import Attention
 from d2e.ir.nodes import Shape, real
 from d2e.ir.shapes import infer_shapes
@@ -35,12 +35,23 @@ def with_sites(network: Network) -> Network:
         behind = [e for e in edges if e.source == name and isinstance(nodes[e.target], Synapse)]
         if behind:
             put(f"{name}.sent", _identity(shapes[name]), behind, before=False, at=name)
-        ahead = [e for e in edges if e.target == name and isinstance(nodes[e.source], Synapse)]
-        if ahead:
+        for at in _behind_maps(name, nodes, edges):
+            ahead = [e for e in edges if e.target == at and isinstance(nodes[e.source], Synapse)]
             shape = shapes[ahead[0].source]
             read = _identity(shape) if isinstance(node, Attention) else LI(shape=shape, decay_mem=real(0.0))
-            put(f"{name}.in", read, ahead, before=True, at=name)
+            put(f"{name}.in", read, ahead, before=True, at=at)
     return Network(nodes, tuple(edges), network.metadata)
+
+
+def _behind_maps(name: str, nodes: Mapping[str, Node], edges: Iterable[Edge]) -> list[str]:
+    """The host node, or the Flattens before it, which the host does too, where synapses that calculate lead to them."""
+    found, into = [], [e.source for e in edges if e.target == name and isinstance(nodes[e.source], Synapse)]
+    for source in into:
+        if isinstance(nodes[source], Flatten):
+            found += _behind_maps(source, nodes, edges)
+        elif name not in found:
+            found.append(name)
+    return found
 
 
 def _identity(shape: Shape) -> IF:

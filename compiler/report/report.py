@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +105,21 @@ class Report:
         if "spikes_per_sample" in totals:
             spikes, synops = totals["spikes_per_sample"], totals["synops_per_sample"]
             lines.append(_clip(f"on chip    {spikes:,.1f} spikes, {synops:,.0f} synops per sample{self._drift()}"))
+        if "host" in self.data:
+            lines.append(_clip(self._host()))
         if "latency_steps" in totals:
             lines.append(f"latency    {totals['latency_steps']} steps from a frame to its output")
         for entry in self.data.get("energy", []):
             lines.append(f"energy     {entry['value_j']:.3g} J per sample ({entry['label']}: {entry['source']})")
         return lines
+
+    def _host(self) -> str:
+        """What runs on the host, by kind, and how often values pass between host and chip."""
+        kinds = Counter(row["kind"] for row in self.data["host"])
+        macs = sum(row.get("macs", 0) for row in self.data["host"])
+        listed = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
+        times = len(self.data["boundaries"])
+        return f"on host    {listed}; {macs:,} operations per frame, {times} times to the chip and back"
 
     def _drift(self) -> str:
         """The population whose spikes differ most from the source's."""

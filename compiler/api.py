@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,25 @@ import numpy as np
 
 import d2e
 from d2e.compiler import data as data_sets
+from d2e.compiler.choices import selected, target_of
 from d2e.compiler.early_exit import for_target
 from d2e.compiler.encoders import checked_range, with_encoder
 from d2e.compiler.files import check_folder, sha256
 from d2e.compiler.frontends.files import Source, load_model
-from d2e.compiler.hosted.build import check_drop, compile_hosted
+from d2e.compiler.hosted.build import compile_hosted, refuse
 from d2e.compiler.measure import Measured, comparable, measure, reference_run
 from d2e.compiler.notes import warnings
-from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.bits import Bits, stated
 from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
-from d2e.compiler.target import Target, find
+from d2e.compiler.target import Target
 from d2e.ir import GateError, Network, UsageError, to_text, verified
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
 
 Listener = Callable[[int, int, Step], None]
-_PASS = re.compile(r"\s*([\w-]+)(?:\{([^{}]*)\})?\s*")
-_PASSES = re.compile(f"{_PASS.pattern}(?:,{_PASS.pattern})*")
-_TARGET = re.compile(r"([\w-]+)(?:\{(.*)\})?")
 
 
 def compile(
@@ -96,7 +92,7 @@ def compile(
         GateError: D2E-GATE-001 where more than ``max_drop`` points are lost.
     """
     weight_bits = stated(weight_bits)
-    chip, chip_options = _target(target)
+    chip, chip_options = target_of(target)
     _one_of("burst", burst, ("auto", "replicas", "weighted", "graded"))
     _one_of("soft-reset", soft_reset, ("exact", "fallback"))
     if output is not None:
@@ -106,27 +102,33 @@ def compile(
         model, input_shape=input_shape, time_steps=time_steps, coding=coding, max_payload=max_payload, readout=readout,
         allow_pickle=allow_pickle, profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
     )), encoder, span, coding), chip)
+    if source.hosts:
+        refuse({"budget": budget, "passes": passes, "stop-after": stop_after, "print-ir-after": print_ir_after,
+                "save-ir": save_ir, "time-passes": time_passes})
     held_out = None if eval is None else data_sets.fit(data_sets.load(eval, "evaluation data"), source).head(eval_samples)
     if max_drop is not None and (held_out is None or held_out.labels is None):
         raise UsageError("D2E-USE-010", "max-drop needs evaluation data with labels", hint="Give --eval.")
     frames = None if calibration is None else data_sets.fit(
         data_sets.load(calibration, "calibration data"), source).head(calibration_samples).frames
+    facts = _facts(model, target, {
+        "weight_bits": weight_bits, "budget": budget, "scale": scale, "percentile": percentile, "burst": burst,
+        "soft_reset": soft_reset, "passes": passes,
+        "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout, "encoder": encoder,
+        "input_range": span, "input_bits": input_bits,
+        "calibration": _origin(calibration),
+        "calibration_samples": None if calibration is None else calibration_samples,
+        "eval": _origin(eval), "eval_samples": eval_samples, "profile": profile, "dt": dt, "reset": reset, "fire": fire,
+        "max_spikes": max_spikes,
+    })
     if source.hosts:
-        def part(network: Network, own: bool, fit: Array | None, seen: Array | None) -> Program:
-            return compile(
-                network, target, weight_bits=weight_bits, scale=scale, percentile=percentile, burst=burst,
-                soft_reset=soft_reset, calibration=fit, calibration_samples=calibration_samples, eval=seen,
-                input_range=span if own else None, input_bits=input_bits if own else None, listen=listen,
-            )
-
-        whole = compile_hosted(source, chip, part, frames, held_out, _facts(model, target, {
-            "weight_bits": weight_bits, "scale": scale, "percentile": percentile, "burst": burst, "soft_reset": soft_reset,
-            "input_range": span, "input_bits": input_bits, "calibration": _origin(calibration),
-            "calibration_samples": None if calibration is None else calibration_samples, "eval": _origin(eval),
-            "eval_samples": eval_samples,
-        }))
+        whole = compile_hosted(
+            source, chip, partial(
+                compile, target=target, scale=scale, percentile=percentile, burst=burst, soft_reset=soft_reset, dt=dt,
+                calibration_samples=calibration_samples, listen=listen,
+            ), weight_bits, {"input_range": span, "input_bits": input_bits}, frames, held_out, facts,
+        )
         if max_drop is not None:
-            check_drop(whole, max_drop)
+            _gate(whole, max_drop)
         if output is not None:
             whole.save(output)
         return whole
@@ -136,7 +138,7 @@ def compile(
         "evaluation": None if held_out is None else held_out.frames, "input_range": span, "input_bits": input_bits,
         **chip_options,
     }
-    pipeline = _selected(chip.pipeline(options), passes)
+    pipeline = selected(chip.pipeline(options), passes)
     settled = Discretise(dt=dt).run(source, chip)  # what the source means step by step, to measure against
     meter = _Meter(chip, settled, held_out)
     watch = _Watch(listen, print_ir_after, time_passes, [p.name for p in pipeline])
@@ -145,16 +147,8 @@ def compile(
     network = steps[-1].network if steps else source
     program = Program(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
-        _report(chip, network, source, meter), _facts(model, target, {
-            "weight_bits": weight_bits, "budget": budget, "scale": scale, "percentile": percentile, "burst": burst,
-            "soft_reset": soft_reset, "passes": passes,
-            "time_steps": time_steps, "coding": coding, "max_payload": max_payload, "readout": readout, "encoder": encoder,
-            "input_range": span, "input_bits": input_bits,
-            "calibration": _origin(calibration),
-            "calibration_samples": None if calibration is None else calibration_samples,
-            "eval": _origin(eval), "eval_samples": eval_samples, "profile": profile, "dt": dt, "reset": reset, "fire": fire,
-            "max_spikes": max_spikes,
-        }), [("source", source), *((s.name, s.network) for s in steps)], _log(steps, meter), source=settled, save_ir=save_ir,
+        _report(chip, network, source, meter), facts, [("source", source), *((s.name, s.network) for s in steps)],
+        _log(steps, meter), source=settled, save_ir=save_ir,
     )
     if max_drop is not None:
         _gate(program, max_drop)
@@ -166,69 +160,6 @@ def compile(
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UsageError("D2E-USE-009", f"{name} {value!r} is not known", hint=f"It is {', '.join(known)}.")
-
-
-def _target(text: str) -> tuple[Target, dict[str, Any]]:
-    """``name{key=value,…}`` as a target and its options."""
-    match = _TARGET.fullmatch(text.strip())
-    if match is None:
-        raise UsageError("D2E-USE-002", f"{text!r} is no target", hint="Write name or name{option=value}.")
-    chip = find(match[1])
-    options: dict[str, Any] = {}
-    for key, value in _pairs(match[2]):
-        try:
-            options[key] = chip.options[key].read(value)
-        except (KeyError, ValueError):
-            known = ", ".join(f"{name}={option.written}" for name, option in chip.options.items())
-            raise UsageError("D2E-USE-011", f"target {chip.name} has no option {key}={value}",
-                             hint=f"Its options: {known or 'none'}.") from None
-    return chip, options
-
-
-def _pairs(text: str | None) -> list[tuple[str, str]]:
-    """``a=1,b=2`` as pairs."""
-    pairs = []
-    for part in filter(None, (p.strip() for p in (text or "").split(","))):
-        key, _, value = part.partition("=")
-        pairs.append((key.strip().replace("-", "_"), value.strip()))
-    return pairs
-
-
-def _selected(pipeline: Sequence[Pass], text: str | None) -> list[Pass]:
-    """The passes named in ``text``, in its order, with its options; None: the whole pipeline."""
-    if text is None:
-        return list(pipeline)
-    known = {p.name: p for p in pipeline}
-    chosen = []
-    if not _PASSES.fullmatch(text):
-        raise UsageError("D2E-USE-005", f"{text!r} is no list of passes", hint="Write pass,pass{option=value},pass.")
-    for match in _PASS.finditer(text):
-        if match[1] not in known:
-            raise UsageError("D2E-USE-005", f"there is no pass {match[1]!r}", hint=f"Passes: {', '.join(known)}.")
-        chosen.append(_with_options(known[match[1]], _pairs(match[2])))
-    return chosen
-
-
-_KINDS: dict[str, Callable[[str], Any]] = {
-    "int": int, "float": float, "bool": lambda text: {"true": True, "false": False}[text.lower()], "Method": str,
-    "Bits": stated,
-}
-"""Reads a pass's option from text, by its declared type."""
-
-
-def _with_options(each: Pass, pairs: list[tuple[str, str]]) -> Pass:
-    plain = {f.name: _KINDS[kind] for f in fields(each) if (kind := str(f.type).removesuffix(" | None")) in _KINDS}
-    changes: dict[str, Any] = {}
-    for key, value in pairs:
-        if key not in plain:
-            raise UsageError("D2E-USE-005", f"pass {each.name!r} has no option {key!r}",
-                             hint=f"Options: {', '.join(plain) or 'none'}.")
-        try:
-            changes[key] = plain[key](value)
-        except (ValueError, KeyError):
-            raise UsageError("D2E-USE-005", f"option {key.replace('_', '-')}={value} of pass {each.name!r} is not "
-                             "understood", hint="Numbers are written 4 or 0.5, switches true or false.") from None
-    return replace(each, **changes)
 
 
 class _Meter:

@@ -88,6 +88,11 @@ class Program:
         """Steps per sample; None: any."""
         return self.network.input.time_steps
 
+    @property
+    def runs(self) -> bool:
+        """Whether every pass was run that the target asks for."""
+        return self.target.lowered(self.network)
+
     def run(
         self, spikes: Array, *, engine: str | None = None, record: Record = "counts", early_exit: bool = True
     ) -> Result:

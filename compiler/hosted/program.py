@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import numpy as np
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.files import MANIFEST, sha256
-from d2e.compiler.hosted.split import Segment, on_host, reshaped, split, whole
+from d2e.compiler.hosted.report import accuracy_of, report_of
+from d2e.compiler.hosted.split import Segment, split
+from d2e.compiler.hosted.steps import inner, on_the_host, sent_by, total
 from d2e.compiler.measure import Measured, classify
 from d2e.compiler.program import SCHEMA, Program, Result
 from d2e.compiler.report import Report
-from d2e.ir import LI, Flatten, MultiThreshold, UsageError, host, linear, nirfile, reference
-from d2e.ir.host import Host
+from d2e.compiler.target import Streamed
+from d2e.ir import LI, UsageError, nirfile, reference
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record
 
@@ -55,18 +57,16 @@ class HostedProgram(Program):
         """
         frames = reference.check_frames(self.network, np.asarray(spikes))
         programs = {segment.end: (segment, program) for segment, program in self.segments}
-        sites, flat, values = on_host(self.network), reshaped(self.network), {self.network.inputs[0]: frames}
+        own, values = on_the_host(self.network), {self.network.inputs[0]: frames}
         payloads: dict[str, Array] = {}
         counts: dict[str, Array] = {}
         found: dict[str, dict[str, Array]] = {"spikes": {}, "u": {}, "v": {}}
-        name_of_engine = engine or self.target.predictor
         for name in self.network.order:
-            node, into = self.network.nodes[name], self.network.incoming[name]
-            if isinstance(node, Host) or (isinstance(node, Flatten) and name in flat):
-                values[name] = over_time(node, _sum(values[e.source] for e in into))
-            elif name in sites:
-                assert isinstance(node, MultiThreshold)
-                values[name], payloads[name], counts[name] = encoded(name, node, _sum(values[e.source] for e in into))
+            if name in own:
+                sent = sent_by(name, own[name], total(values[e.source] for e in self.network.incoming[name]))
+                values[name] = sent.values
+                if sent.payloads is not None and sent.counts is not None:
+                    payloads[name], counts[name] = sent.payloads, sent.counts
             elif name in programs:
                 segment, program = programs[name]
                 given = segment.entering(payloads.get(segment.source, values[segment.source]))
@@ -75,9 +75,9 @@ class HostedProgram(Program):
                 for kind, table in found.items():
                     table |= {n: segment.entering(a) for n, a in getattr(result, kind).items()}
                 values[name] = segment.leaving(result.output, unit_of(program, segment))
-        output = values[self.network.incoming[self.network.outputs[0]][0].source]
+        output = total(values[e.source] for e in self.network.incoming[self.network.outputs[0]])
         steps = np.full(len(output), output.shape[1], np.int64)
-        return Result(output, counts, found["spikes"], found["u"], found["v"], name_of_engine, steps)
+        return Result(output, counts, found["spikes"], found["u"], found["v"], engine or self.target.predictor, steps)
 
     def measure(self, source: data_sets.Source, *, engine: str | None = None) -> Measured:
         """Accuracy and spikes on data."""
@@ -90,12 +90,30 @@ class HostedProgram(Program):
                         steps=np.concatenate([part.steps for part in parts]))
 
     def evaluate(self, source: data_sets.Source, *, engine: str | None = None) -> Report:
-        """The report with the accuracy on data."""
-        name, found = engine or self.target.predictor, self.measure(source, engine=engine)
-        facts = {key: value for key, value in self.report.data.items() if key != "accuracy"}
-        accuracy = {} if found.accuracy is None else {
-            "accuracy": {"passes": [], "program": found.accuracy, "samples": found.samples}}
-        return Report({**facts, "engine": {**facts["engine"], "name": name}, **accuracy})
+        """The report on data: segments on what enters them in the float network, accuracy of the whole."""
+        data = data_sets.fit(data_sets.load(source), self.network)
+        entering, output = inner(self.network, data.frames)
+        parts = [program.evaluate(segment.entering(entering[segment.source]), engine=engine)
+                 for segment, program in self.segments]
+        accuracy: dict[str, Any] = {}
+        if data.labels is not None:
+            before = float((classify(self.network, output) == data.labels).mean())
+            accuracy = accuracy_of(self.network, data, before, self.measure(data, engine=engine).accuracy)
+        return report_of(self.network, self.target.name, [segment for segment, _ in self.segments], parts, accuracy)
+
+    def stream(self, recording: Any, *, window_us: int = 1000) -> Streamed:
+        """There are no recordings of timed events for what runs on the host.
+
+        Raises:
+            UsageError: D2E-USE-016.
+        """
+        raise UsageError("D2E-USE-016", "a part of the network runs on the host, in steps and not on timed events",
+                         hint="Give frames [batch, time, *shape].")
+
+    @property
+    def runs(self) -> bool:
+        """Always."""
+        return True
 
     def _write(self, folder: Path) -> None:
         nirfile.write(self.network, folder / "network.nir")
@@ -112,29 +130,6 @@ class HostedProgram(Program):
         manifest = {"d2e": SCHEMA, "target": self.target.name, "populations": dict(self.populations), "parts": parts,
                     **self.facts, "files": {name: sha256(folder / name) for name in files}}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _sum(values: Iterable[Array]) -> Array:
-    return np.asarray(sum(values))
-
-
-def over_time(node: Host | Flatten, frames: Array) -> Array:
-    """What the host does, on frames [batch, time, *shape]."""
-    batch, time = frames.shape[:2]
-    rows = frames.reshape(batch * time, *frames.shape[2:])
-    found = host.apply(node, rows) if isinstance(node, Host) else linear.apply(node, rows, rows.shape[1:])
-    return found.reshape(batch, time, *found.shape[1:])
-
-
-def encoded(name: str, node: MultiThreshold, frames: Array) -> tuple[Array, Array, Array]:
-    """(what it sends, the same as integer payloads, spikes [batch, *shape]) of a population on the host."""
-    population = reference.Population(name, node, len(frames))
-    sent, fired = [], []
-    for t in range(frames.shape[1]):
-        sent.append(population.step(frames[:, t]))
-        fired.append(population.n)
-    n, integers = np.stack(fired, axis=1), np.concatenate([[0], whole(node)[0]])
-    return np.stack(sent, axis=1), np.sign(n) * integers[np.abs(n)], np.abs(n).sum(axis=1)
 
 
 def unit_of(program: Program, segment: Segment) -> Array:
@@ -156,7 +151,7 @@ def load_hosted(folder: Path, manifest: Mapping[str, Any], loaded: Callable[[Pat
         UsageError: D2E-LOAD-021 where its files were changed or are missing.
     """
     files = manifest["files"]
-    for file in ("network.nir", "report.json"):
+    for file in ("network.nir", "report.json", *(f"{part}/{MANIFEST}" for part in manifest["parts"])):
         if not (folder / file).is_file() or sha256(folder / file) != files.get(file):
             raise UsageError("D2E-LOAD-021", f"{folder / file} is missing or was changed after compiling",
                              hint="Compile again.")

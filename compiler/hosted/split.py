@@ -86,14 +86,27 @@ def split(network: Network) -> list[Segment]:
 
     Raises:
         UnsupportedError: D2E-HOST-002 for a segment with more than one source or end, -003 for one that ends in a synapse,
-            -004 where the host hands real values to synapses, -005 for a loop through the host.
+            -004 where the host hands real values to synapses, -005 for a loop through the host, -008 for a population
+            that the host cannot run, -009 for an early exit.
     """
     sites = on_host(network)
+    _check(network, sites)
     chip = {n for n, node in network.nodes.items() if isinstance(node, (Synapse, Neuron))}
     chip -= {*sites, *reshaped(network)}
     segments = [_segment(network, part, sites) for part in _parts(network, chip)]
     order = {name: i for i, name in enumerate(network.order)}
     return sorted(segments, key=lambda s: order[s.end])
+
+
+def _check(network: Network, sites: tuple[str, ...]) -> None:
+    for name in sites:
+        if not isinstance(network.nodes[name], (MultiThreshold, LI)):
+            raise UnsupportedError(
+                "D2E-HOST-008", f"is of the kind {network.nodes[name].kind}; the host runs populations that send levels "
+                "and readouts", node=name, hint="Put it behind synapses, then the chip runs it; or take a MultiThreshold.")
+    if network.output.exit is not None:
+        raise UnsupportedError("D2E-HOST-009", "an early exit ends a run on one chip, and a part of this network runs on "
+                               "the host", node=network.outputs[0], hint="Leave the early exit out.")
 
 
 def _parts(network: Network, chip: set[str]) -> list[set[str]]:
@@ -120,7 +133,7 @@ def _segment(network: Network, part: set[str], sites: tuple[str, ...]) -> Segmen
                                hint="Read values of different layers in host nodes.")
     (source,), (end,) = sources, ends
     begin, last = network.nodes[source], network.nodes[end]
-    if isinstance(begin, Host):
+    if not isinstance(begin, (Input, MultiThreshold)):
         raise UnsupportedError("D2E-HOST-004", "hands real values to the chip, which takes integers", node=source,
                                hint="Put a population behind it that sends them in levels (d2e convert does).")
     if not isinstance(last, Neuron):

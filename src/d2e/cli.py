@@ -77,7 +77,7 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
 
     with stdout_free(as_json):
         program = d2e.compile(model, listen=_progress(quiet, verbose), **options)
-    written = program.target.lowered(program.network)
+    written = program.runs
     if written:
         program.save(folder)
     else:

@@ -1,0 +1,78 @@
+"""The report of a program of several segments: those of the segments, added up, and what the host does between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from d2e.compiler import data as data_sets
+from d2e.compiler.hosted.split import Segment, on_host
+from d2e.compiler.report import Report
+from d2e.compiler.report.report import SCHEMA
+from d2e.ir import LI, Network, host, infer_shapes
+from d2e.ir.host import Host
+
+
+def report_of(
+    network: Network, target: str, segments: Sequence[Segment], parts: Sequence[Report], accuracy: Mapping[str, Any]
+) -> Report:
+    """The report of the whole.
+
+    Args:
+        network: float.
+        target: its name.
+        segments, parts: with the report of each.
+        accuracy: of the whole, without what is known of the ANN; empty: not measured.
+    """
+    totals: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part["totals"].items():
+            totals[key] = totals.get(key, 0) + value
+    conversion, first = network.metadata.get("conversion", {}), parts[0]
+    return Report({
+        "schema": SCHEMA, "target": target, "engine": first["engine"], **({"accuracy": accuracy} if accuracy else {}),
+        **({"conversion": conversion} if conversion else {}), "layers": [row for part in parts for row in part["layers"]],
+        "totals": totals, "host": _host(network), "boundaries": _boundaries(network, segments), "energy": [],
+        "warnings": [warning for part in parts for warning in part["warnings"]],
+        **({"fit": {"cores": {"used": totals["cores"], "limit": first["fit"]["cores"]["limit"]}},
+            "fit_source": first.get("fit_source", "")} if "cores" in totals and "fit" in first.data else {}),
+    })
+
+
+def accuracy_of(network: Network, data: data_sets.Data, source: float, program: float | None) -> dict[str, Any]:
+    """The accuracy of the ANN, where these are the data of its conversion, of the float network and of the program."""
+    if program is None:
+        return {}
+    found = network.metadata.get("conversion", {}).get("accuracy", {})
+    ann = {"ann": float(found["ann"])} if found and found["data_sha256"] == data.fingerprint else {}
+    return {**ann, "source": source, "program": program, "passes": [], "samples": len(data)}
+
+
+def _host(network: Network) -> list[dict[str, Any]]:
+    """What the host computes for one frame."""
+    shapes = infer_shapes(network)
+    rows = []
+    for name in network.hosts:
+        node = network.nodes[name]
+        assert isinstance(node, Host)
+        rows.append({"name": name, "kind": node.kind,
+                     "macs": host.macs(node, shapes[network.incoming[name][0].source])})
+    populations = {name: network.neuron(name) for name in on_host(network)}
+    rows += [{"name": name, "kind": "readout" if isinstance(node, LI) else "levels", "values": int(np.prod(node.shape))}
+             for name, node in populations.items()]
+    return rows
+
+
+def _boundaries(network: Network, segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Where values pass between host and chip, in order."""
+    shapes = infer_shapes(network)
+    rows = []
+    for segment in segments:
+        read = "membrane" if isinstance(network.nodes[segment.end], LI) else "spikes"
+        rows.append({
+            "into": segment.source, "values": int(np.prod(shapes[segment.source])), "out_of": segment.end, "read": read,
+            "values_read": int(np.prod(shapes[segment.end])),
+        })
+    return rows

@@ -130,12 +130,12 @@ class EncodeInput(Pass):
     def _room(self, network: Network, largest: float) -> int:
         """How many steps ``largest`` may have so that the states behind the input stay within half of ``state_max``.
 
-        A population whose widest weight w is top = 2**(weight_bits - 1) - 1 units, behind payloads of largest / steps, has
-        a unit of w * largest / (steps * top); the largest |state| V seen on the calibration data is V / unit such units.
+        A population whose widest weight w is top = 2**(weight_bits - 1) - 1 units, 1 at least, behind payloads of largest /
+        steps, has a unit of w * largest / (steps * top); the largest |state| V on the calibration data is V / unit of them.
         """
         if self.calibration is None or self.state_max is None:
             return 1 << _MOST_BITS
-        top = (1 << (self.weight_bits - 1)) - 1
+        top = max(1, (1 << (self.weight_bits - 1)) - 1)
         rooms = [
             0.5 * self.state_max * weight * largest / (peak * top)
             for weight, peak in _peaks(network, self.calibration[:_SAMPLES]) if weight * peak > 0

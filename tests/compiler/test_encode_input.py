@@ -200,6 +200,7 @@ def test_payloads_get_fewer_bits_where_states_would_outgrow_the_chip():
     assert encoded(network, calibration=frames).input.max_payload == 255
     fewer = encoded(network, calibration=frames, state_max=1 << 17, weight_bits=4).input.max_payload
     assert fewer in (46, 47, 48, 49, 50)
+    assert encoded(network, calibration=frames, state_max=1 << 17, weight_bits=1).input.max_payload >= fewer
 
 
 # ----- the whole pipeline

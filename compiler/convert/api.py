@@ -13,6 +13,7 @@ from joblib import parallel_config
 
 from d2e.compiler import data as data_sets
 from d2e.compiler.convert.adaptive.method import Adaptive
+from d2e.compiler.convert.energy import estimates
 from d2e.compiler.convert.evaluate import Bench, Listen
 from d2e.compiler.convert.method import Method, Outcome, Samples, check_ranges
 from d2e.compiler.convert.single_step.method import SingleStep
@@ -113,6 +114,7 @@ def convert(
         outcome = chosen.convert(skeleton, samples, seed, bench)
     facts: dict[str, Any] = {
         "method": method, "seed": seed, "samples": {"fit": len(fit), "held": len(held)}, **outcome.facts,
+        "energy": estimates(skeleton, outcome.facts["synops_per_sample"]),
     }
     if held_out is not None:
         facts["accuracy"] = _accuracy(skeleton, outcome, held_out)

@@ -27,7 +27,7 @@ def text(network: Network, path: str | None = None, *, calibration: str | None =
     neurons = sum(math.prod(network.neuron(name).shape) for name in network.populations)
     lines = [
         _method(facts), f"network    {len(layers)} layers and a readout, {neurons:,} neurons", *_neurons(facts, layers),
-        *_figures(facts), *_early_exit(facts), _accuracy(facts),
+        *_figures(facts), _energy(facts), *_early_exit(facts), _accuracy(facts),
     ]
     return "\n".join([*map(_clip, lines), *_written(path, calibration, eval)]) + "\n"
 
@@ -82,6 +82,12 @@ def _figures(facts: Mapping[str, Any]) -> list[str]:
             f"  graded   {facts['messages_per_sample']:,.1f} spikes of {facts['payload_bits_per_message']:.1f} bits, "
             f"{facts['messages_synops_per_sample']:,.0f} synops, where payloads travel as integers")
     return lines
+
+
+def _energy(facts: Mapping[str, Any]) -> str:
+    found = {row["of"]: 1e6 * row["value_j"] for row in facts["energy"]}
+    source = facts["energy"][0]["source"]
+    return f"energy     estimated {found['snn']:.3g} uJ per sample, the ANN {found['ann']:.3g} uJ ({source})"
 
 
 def _early_exit(facts: Mapping[str, Any]) -> list[str]:

@@ -178,7 +178,10 @@ def test_one_step_says_levels_and_what_travels_as_integers(convert, compile_, sh
     assert lines[5] == (
         f"  graded   {facts['messages_per_sample']:,.1f} spikes of {facts['payload_bits_per_message']:.1f} bits, "
         f"{facts['messages_synops_per_sample']:,.0f} synops, where payloads travel as integers")
-    assert lines[6].startswith(f"accuracy   100.00 % ANN -> {100 * facts['accuracy']['snn']:.2f} % SNN")
+    energy = {row["of"]: 1e6 * row["value_j"] for row in facts["energy"]}
+    assert lines[6].startswith(
+        f"energy     estimated {energy['snn']:.3g} uJ per sample, the ANN {energy['ann']:.3g} uJ (0.9 pJ an addition")
+    assert lines[7].startswith(f"accuracy   100.00 % ANN -> {100 * facts['accuracy']['snn']:.2f} % SNN")
     assert done.err == "[levels] 4 measured\n"
     command = lines[-1].removeprefix("next       ").split()
     assert command[:2] == ["d2e-compile", "build/net-single-step.nir"]

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS
+from d2e.compiler.even_levels import as_even_levels, shares
 from d2e.compiler.passes.ranges import population_range
 from d2e.compiler.passes.units import is_weight
 from d2e.compiler.replicas import Replica, replica_of, replicas
-from d2e.compiler.staircase import shares, staircase
 from d2e.ir import LI, CubaLIF, MultiThreshold, Network, Neuron
 from d2e.ir.nodes import Array
 
@@ -90,7 +90,7 @@ def _changes(node: MultiThreshold) -> bool:
 def unweighted(network: Network, name: str) -> str | None:
     """Why a population has no weighted replicas, and None where it has; in floating point or in integers."""
     node = network.neuron(name)
-    found = staircase(node)
+    found = as_even_levels(node)
     if isinstance(found, str):
         return found
     if found.count < FEWEST:

@@ -17,8 +17,8 @@ import numpy as np
 from d2e.backends.loihi2.forms import Form, has_current, is_several
 from d2e.backends.loihi2.limits import DECAY_ONE, LIMITS, UNIT
 from d2e.backends.loihi2.replicate import Level, replicate, weigh
+from d2e.compiler.even_levels import shares
 from d2e.compiler.passes.canonicalise import add_constant_current
-from d2e.compiler.staircase import shares
 from d2e.ir import IF, LI, CubaLIF, Edge, MultiThreshold, Network, Neuron, Node, Scale
 from d2e.ir.nodes import integral
 

@@ -26,11 +26,11 @@ from d2e.backends.loihi2.lower import SoftReset, is_whole, lower
 from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.rules import HAZARDS, LOWERED_RULES, SOURCE_RULES, check, steep_steps
 from d2e.compiler import cost
+from d2e.compiler.even_levels import shares
 from d2e.compiler.notes import warn
 from d2e.compiler.passes.base import Pass, Property, canonical, discrete, folded, integer
 from d2e.compiler.paths import paths_into
 from d2e.compiler.replicas import replica_of
-from d2e.compiler.staircase import shares
 from d2e.ir import LI, Finding, MultiThreshold, Network, Neuron, UnsupportedError, raise_findings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 fires where it exceeds that level. A spike of level i takes the i-th part of the reset from all of them and sends the i-th
 part of the payload: a thermometer code, exact in integers.
 
-`weigh`: one per binary digit of an even staircase (`d2e.compiler.staircase`), which keeps nothing from step to step. A
+`weigh`: one per binary digit of an even staircase (`d2e.compiler.even_levels`), which keeps nothing from step to step. A
 digit that stands for s levels takes s times their distance from the digits below it within the step, and sends s times
 the payload of a level.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from d2e.compiler.blocks import distinct, largest, percentile
+from d2e.compiler.even_levels import EvenLevels, as_even_levels, shares
 from d2e.compiler.passes.ratios import as_multiples
-from d2e.compiler.staircase import Staircase, shares, staircase
 from d2e.ir import LI, MultiThreshold, Neuron
 from d2e.ir.nodes import Array
 
@@ -109,9 +109,9 @@ def _dividing_levels(node: MultiThreshold, unit: float, grid: Grid) -> float:
     return levels.factor / steps
 
 
-def even_levels(node: Neuron, grid: Grid) -> Staircase | None:
+def even_levels(node: Neuron, grid: Grid) -> EvenLevels | None:
     """The staircase of a neuron whose digits may inhibit each other on the target: its integer levels are to be even too."""
-    found = staircase(node) if grid.mantissa_max else ""
+    found = as_even_levels(node) if grid.mantissa_max else ""
     return None if isinstance(found, str) or found.count < 3 else found
 
 

@@ -18,9 +18,9 @@ from d2e.backends.loihi2.placement import estimate
 from d2e.backends.loihi2.simulator.run import Simulator
 from d2e.backends.loihi2.targets import TARGETS
 from d2e.compiler import cost
+from d2e.compiler.even_levels import EvenLevels, as_even_levels, shares
 from d2e.compiler.passes.quantise import Quantise
 from d2e.compiler.replicas import merged, replica_of
-from d2e.compiler.staircase import Staircase, shares, staircase
 from d2e.ir import (
     IF,
     LIF,
@@ -233,11 +233,11 @@ def test_reasons_are_told_before_any_work() -> None:
 def test_staircases() -> None:
     even = MultiThreshold(shape=(1,), levels=np.array([0.1, 0.3, 0.5]), payloads=np.array([0.2, 0.4, 0.6]), reset="none",
                           decay_mem=np.float64(0))
-    found = staircase(even)
-    assert isinstance(found, Staircase)
+    found = as_even_levels(even)
+    assert isinstance(found, EvenLevels)
     assert (found.count, round(found.first, 9), round(found.pitch, 9), found.step) == (3, 0.1, 0.2, 0.2)
-    assert "binary" in str(staircase(IF(shape=(1,))))
-    assert "no limit" in str(staircase(LIF(shape=(1,), decay_mem=np.float64(0), reset="none", max_spikes=0)))
+    assert "binary" in str(as_even_levels(IF(shape=(1,))))
+    assert "no limit" in str(as_even_levels(LIF(shape=(1,), decay_mem=np.float64(0), reset="none", max_spikes=0)))
 
 
 # --------------------------------------------------------------------------- payloads that fall

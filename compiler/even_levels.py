@@ -19,7 +19,7 @@ from d2e.ir import LI, MultiThreshold, Neuron
 
 
 @dataclass(frozen=True)
-class Staircase:
+class EvenLevels:
     """Levels of a neuron, times its threshold where that is one number; in integers all are whole.
 
     Attributes:
@@ -35,7 +35,7 @@ class Staircase:
     step: float
 
 
-def staircase(node: Neuron) -> Staircase | str:
+def as_even_levels(node: Neuron) -> EvenLevels | str:
     """The even staircase that a neuron, in floating point or in integers, is; or why it is none."""
     if isinstance(node, LI) or not (isinstance(node, MultiThreshold) or node.max_spikes != 1):
         return "sends binary spikes"
@@ -46,7 +46,7 @@ def staircase(node: Neuron) -> Staircase | str:
         return "keeps something from step to step (reset, charge or rest); only neurons without memory have such a code"
     if not isinstance(node, MultiThreshold):
         theta = float(node.threshold.max())
-        return Staircase(theta, theta, node.max_spikes, 1.0) if node.max_spikes else "has no limit of spikes per step"
+        return EvenLevels(theta, theta, node.max_spikes, 1.0) if node.max_spikes else "has no limit of spikes per step"
     theta, count = float(node.threshold.max()), node.levels.size
     levels = node.levels.astype(np.float64)
     payloads = levels if node.payloads is None else node.payloads.astype(np.float64)
@@ -56,7 +56,7 @@ def staircase(node: Neuron) -> Staircase | str:
         return "has levels that are not evenly spaced"
     if np.abs(payloads - payloads[0] * (index + 1)).max() > EXACT * np.abs(payloads).max() or payloads[0] == 0:
         return "sends payloads that are not in proportion to the level's number"
-    return Staircase(float(levels[0]) * theta, pitch * theta, count, float(payloads[0]))
+    return EvenLevels(float(levels[0]) * theta, pitch * theta, count, float(payloads[0]))
 
 
 def shares(count: int) -> tuple[int, ...]:

@@ -81,7 +81,17 @@ def _figures(facts: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  graded   {facts['messages_per_sample']:,.1f} spikes of {facts['payload_bits_per_message']:.1f} bits, "
             f"{facts['messages_synops_per_sample']:,.0f} synops, where payloads travel as integers")
-    return lines
+    return [*lines, *_attention(facts)]
+
+
+def _attention(facts: Mapping[str, Any]) -> list[str]:
+    """What neurons send to attention as queries, keys and values, in the mean of all attentions."""
+    found = list(facts.get("attention", {}).values())
+    if not found:
+        return []
+    parts = [(part, *(sum(each[of][part] for each in found) / len(found) for of in ("silent", "levels"))) for part in "qkv"]
+    listed = ", ".join(f"{part} {100 * silent:.0f} % silent, {levels:.1f} levels" for part, silent, levels in parts)
+    return [f"attention  {listed} of a neuron in the mean"]
 
 
 def _energy(facts: Mapping[str, Any]) -> str:

@@ -13,10 +13,11 @@ from d2e.compiler.convert.method import Answers, Samples, check_ranges
 from d2e.compiler.convert.prices import Price, Prices
 from d2e.compiler.convert.single_step.build import network_of
 from d2e.compiler.convert.single_step.calibrate import Calibrator, Options, State
-from d2e.compiler.convert.single_step.engine import simulate, traffic
+from d2e.compiler.convert.single_step.engine import Run, simulate, traffic
 from d2e.compiler.convert.single_step.staircase import MOST_LEVELS
 from d2e.compiler.convert.skeleton import Skeleton
 from d2e.ir import MissingError, Network, UsageError
+from d2e.ir.host import Attention
 from d2e.ir.nodes import Array
 
 SPACINGS, STARTS, SEARCHES = ("fitted", "uniform"), ("round", "floor"), ("rate-distortion", "bayes")
@@ -102,7 +103,7 @@ class Levels:
         return network_of(self.state)
 
 
-def _figures(state: State, images: Array, logits: Array) -> dict[str, float]:
+def _figures(state: State, images: Array, logits: Array) -> dict[str, Any]:
     """Means per held sample."""
     run = simulate(state.skeleton, state.plan, state.readouts, images)
     sent = traffic(state.skeleton, state.plan, run.n).values()
@@ -114,4 +115,22 @@ def _figures(state: State, images: Array, logits: Array) -> dict[str, float]:
         "messages_per_sample": messages,
         "messages_synops_per_sample": sum(each.message_synops for each in sent),
         "payload_bits_per_message": sum(each.bits for each in sent) / max(messages, 1e-9),
+        **({"attention": seen} if (seen := _attention(state.skeleton, run)) else {}),
     }
+
+
+def _attention(skeleton: Skeleton, run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    """Attention -> what the neurons before it send as queries q, keys k and values v.
+
+    ``silent`` is the share of neurons that send nothing, ``levels`` the mean number of levels that a neuron crosses.
+    """
+    found = {}
+    for name, layer in skeleton.layers.items():
+        sources = [path.source for path in layer.paths if path.source in run.n]
+        if isinstance(skeleton.network.nodes[name], Attention) and len(sources) == 1:
+            n = run.n[sources[0]].reshape(-1, 3, layer.shape[-1])  # every token has q, k and v side by side
+            found[name] = {
+                "silent": {part: float((n[:, i] == 0).mean()) for i, part in enumerate("qkv")},
+                "levels": {part: float(n[:, i].mean()) for i, part in enumerate("qkv")},
+            }
+    return found

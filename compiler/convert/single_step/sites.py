@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from d2e.compiler.hosted.split import reshaped
 from d2e.ir import IF, LI, Edge, Flatten, Network, Neuron, Node, Synapse
 from d2e.ir.host import Attention
 from d2e.ir.nodes import Shape, real
@@ -15,11 +16,11 @@ IDENTITY = "identity"
 def with_sites(network: Network) -> Network:
     """The network with a population at every place where values pass from host to chip or back.
 
-    ``NAME.sent`` stands for the identity behind a host node that leads to synapses: the chip receives integers. ``NAME.in``
-    before an attention stands for the identity too: queries, keys and values are what neurons send. ``NAME.in`` before
-    every other host node behind synapses is a membrane without memory, which the host reads.
+    ``NAME.sent`` stands for the identity behind a host node that leads to synapses of the chip, which receives integers.
+    ``NAME.in`` before an attention stands for the identity too: queries, keys and values are what neurons send. ``NAME.in``
+    before every other host node behind synapses is a membrane without memory, which the host reads.
     """
-    shapes = infer_shapes(network)
+    shapes, flat = infer_shapes(network), reshaped(network)
     nodes: dict[str, Node] = dict(network.nodes)
     edges = list(network.edges)
 
@@ -32,7 +33,7 @@ def with_sites(network: Network) -> Network:
 
     for name in network.hosts:
         node = network.nodes[name]
-        behind = [e for e in edges if e.source == name and isinstance(nodes[e.target], Synapse)]
+        behind = [e for e in edges if e.source == name and isinstance(nodes[e.target], Synapse) and e.target not in flat]
         if behind:
             put(f"{name}.sent", _identity(shapes[name]), behind, before=False, at=name)
         for at in _behind_maps(name, nodes, edges):

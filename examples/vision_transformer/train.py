@@ -1,15 +1,19 @@
 r"""Train a small vision transformer on scikit-learn's digits, in a minute on a CPU; d2e converts it to one time step.
 
-Writes, beside this file: model.pt (an ordinary torch network with LayerNorm, softmax attention and GELU, that knows no time
-and no spikes), calibration.npz (600 training images, without labels) and test.npz (held-out images, with labels). Then:
+    python examples/vision_transformer/train.py
 
-    d2e convert examples/vision_transformer/model.pt --method single-step --levels 16 -o build/vit.nir \
+writes, beside this file: weights.pt (of an ordinary torch network with LayerNorm, softmax attention and GELU, that knows no
+time and no spikes), calibration.npz (600 training images, without labels) and test.npz (360 held-out images, with labels).
+`build` makes the network of them. From the folder above examples/:
+
+    d2e convert examples.vision_transformer.train:build --method single-step -o build/vit.nir \
         --calibration examples/vision_transformer/calibration.npz --eval examples/vision_transformer/test.npz
-    d2e-compile build/vit.nir --target loihi2-sim --burst graded \
+    d2e-compile build/vit.nir --target loihi2-sim --burst graded -o build/vit \
         --calibration examples/vision_transformer/calibration.npz --eval examples/vision_transformer/test.npz
+    d2e run build/vit --data examples/vision_transformer/test.npz
 
 Linear layers and GELU run on the chip, as neurons of several thresholds; attention, LayerNorm and the residual sums run on
-the host between them (docs/conversion.md).
+the host between them (docs/conversion.md, "Transformers").
 """
 
 from __future__ import annotations
@@ -18,8 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
@@ -61,10 +63,10 @@ class Transformer(nn.Module):
 
 
 def build() -> tuple[nn.Module, dict[str, object]]:
-    """The trained network as a factory: ``d2e convert examples.vision_transformer.train:build`` takes it too."""
+    """The trained network, as a factory that `d2e convert` takes."""
     model = Transformer()
     model.load_state_dict(torch.load(HERE / "weights.pt", weights_only=True))
-    return model, {"input_shape": (1, 8, 8), "name": "digits-vit"}
+    return model.eval(), {"input_shape": (1, 8, 8), "name": "digits-vit"}
 
 
 def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int = 60, batch: int = 64) -> None:
@@ -86,6 +88,9 @@ def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int = 60, 
 
 def main() -> None:
     """Train and write the files."""
+    from sklearn.datasets import load_digits  # scikit-learn is needed to train, not to build
+    from sklearn.model_selection import train_test_split
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
     digits = load_digits()

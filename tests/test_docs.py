@@ -35,12 +35,13 @@ def pages_with(language: str) -> list[Any]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the digits' files, and those of shapes/ and adaptive/ in folders of their own; it is the current one."""
+    """A folder with the digits' files, and those of other examples in folders of their own; it is the current one."""
     for path in (ROOT / "examples" / "digits").iterdir():
         if path.is_file():
             shutil.copy(path, tmp_path)
     shutil.copytree(ROOT / "examples" / "shapes", tmp_path / "shapes")
     shutil.copytree(ROOT / "examples" / "adaptive_calibration", tmp_path / "adaptive")
+    shutil.copytree(ROOT / "examples" / "vision_transformer", tmp_path / "vision")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -31,14 +31,24 @@ def report_of(
         for key, value in part["totals"].items():
             totals[key] = totals.get(key, 0) + value
     conversion, first = network.metadata.get("conversion", {}), parts[0]
+    fit = {} if "cores" not in totals or "fit" not in first.data else {"cores": {
+        "used": totals["cores"], "limit": first["fit"]["cores"]["limit"]}}
     return Report({
         "schema": SCHEMA, "target": target, "engine": first["engine"], **({"accuracy": accuracy} if accuracy else {}),
         **({"conversion": conversion} if conversion else {}), "layers": [row for part in parts for row in part["layers"]],
         "totals": totals, "host": _host(network), "boundaries": _boundaries(network, segments), "energy": [],
-        "warnings": [warning for part in parts for warning in part["warnings"]],
-        **({"fit": {"cores": {"used": totals["cores"], "limit": first["fit"]["cores"]["limit"]}},
-            "fit_source": first.get("fit_source", "")} if "cores" in totals and "fit" in first.data else {}),
+        "warnings": [*_too_few(fit), *(warning for part in parts for warning in part["warnings"])],
+        **({"fit": fit, "fit_source": first.get("fit_source", "")} if fit else {}),
     })
+
+
+def _too_few(fit: Mapping[str, Mapping[str, int]]) -> list[dict[str, str]]:
+    """A warning where the parts do not fit side by side."""
+    if not fit or fit["cores"]["used"] <= fit["cores"]["limit"]:
+        return []
+    used, limit = fit["cores"]["used"], fit["cores"]["limit"]
+    message = f"the parts on the chip take {used:,} cores together, {limit:,} are there: they cannot stand side by side"
+    return [{"code": "D2E-FIT-004", "message": message}]
 
 
 def accuracy_of(network: Network, data: data_sets.Data, source: float, program: float | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import d2e
 from d2e.compiler.hosted.program import HostedProgram
 from d2e.compiler.hosted.steps import inner
 from d2e.compiler.measure import classify
-from d2e.ir import LI, Edge, GateError, Network, UsageError, reference
+from d2e.ir import LI, Edge, GateError, Network, UnsupportedError, UsageError, reference
 
 FORMS = ("graded", "replicas", "auto")
 
@@ -194,6 +194,22 @@ def test_the_report_says_what_runs_where(network, programs, data):
     assert report["accuracy"]["samples"] == 40
     assert report["accuracy"]["source"] == 1.0
     assert report["accuracy"]["program"] >= 0.8
+
+
+def test_parts_that_do_not_fit_together_are_told(network):
+    report = d2e.compile(network, "loihi2-sim{cores=3}", calibration=images(4)).report
+    assert report["fit"]["cores"]["used"] > report["fit"]["cores"]["limit"] == 3
+    (found,) = (w for w in report["warnings"] if w["code"] == "D2E-FIT-004")
+    assert f"take {report['fit']['cores']['used']} cores together, 3 are there" in found["message"]
+
+
+@pytest.mark.lava
+def test_a_chip_does_not_send_what_the_host_reads(network, lava_python, monkeypatch):
+    monkeypatch.setenv("D2E_LAVA_PYTHON", str(lava_python))
+    program = d2e.compile(network, "loihi2", calibration=images(4))
+    with pytest.raises(UnsupportedError) as caught:
+        program.run(images(1), engine="loihi2")
+    assert (caught.value.code, "patch.in" in str(caught.value)) == ("D2E-HW-002", True)
 
 
 def test_measuring_says_what_a_run_does(programs, data):

@@ -17,7 +17,7 @@ from d2e.compiler.convert.energy import estimates
 from d2e.compiler.convert.evaluate import Bench, Listen
 from d2e.compiler.convert.method import Method, Outcome, Samples, check_ranges
 from d2e.compiler.convert.single_step.method import SingleStep
-from d2e.compiler.convert.single_step.sites import with_sites
+from d2e.compiler.convert.single_step.sites import IDENTITY, with_sites
 from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.compiler.convert.store import Store, digest
 from d2e.compiler.frontends.ann import load_ann
@@ -177,9 +177,10 @@ def _evaluation(source: data_sets.Source, skeleton: Skeleton, samples: int | Non
 def _check_alive(skeleton: Skeleton, images: Array) -> None:
     sent = activate(skeleton, images)[1]
     for layer in skeleton.rectifiers:
-        if not (sent[layer.name] > 0).any():
+        alive = sent[layer.name] != 0 if layer.activation == IDENTITY else sent[layer.name] > 0
+        if not alive.any():
             raise UnsupportedError(
-                "D2E-CONV-013", "its ReLU lets nothing through on the calibration data, so nothing says its threshold",
+                "D2E-CONV-013", "lets nothing through on the calibration data, so nothing says its threshold",
                 node=layer.name, hint="Give other calibration images, scaled as the model was trained; or remove the layer.",
             )
 

@@ -104,9 +104,12 @@ def test_random_networks_are_equal_to_the_reference(seed, tokens, d, heads, kind
 
 
 @pytest.mark.lava
-def test_lava_computes_the_same(programs, lava_python, monkeypatch):
+@pytest.mark.parametrize("form", ["graded", "replicas"])
+def test_lava_computes_the_same(programs, saved, form, lava_python, monkeypatch):
     monkeypatch.setenv("D2E_LAVA_PYTHON", str(lava_python))
-    ours, lava = (programs["graded"].run(images(2, 3), record="spikes", engine=e) for e in (None, "loihi2-lava"))
+    program = d2e.load(saved) if form == "graded" else programs[form]
+    ours, lava = (each.run(images(2, 3), record="spikes", engine=engine)
+                  for each, engine in ((programs[form], None), (program, "loihi2-lava")))
     assert lava.engine == "loihi2-lava"
     same(ours, lava)
     assert min(ours.counts[name].sum() for name in ("norm.sent", "qkv.sent", "gelu", "head.sent")) > 0

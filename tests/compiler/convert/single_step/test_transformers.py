@@ -18,7 +18,7 @@ from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.compiler.frontends.ann import load_ann
 from d2e.compiler.hosted.program import HostedProgram
 from d2e.compiler.hosted.split import on_host, split
-from d2e.ir import LI, Attention, MultiThreshold, Network, reference
+from d2e.ir import LI, Attention, MultiThreshold, Network, UnsupportedError, reference
 
 pytestmark = pytest.mark.usefixtures("one_core")
 SHAPE, LEVELS = (3, 8, 8), 8
@@ -229,3 +229,22 @@ def test_what_attention_receives_is_counted():
         for i, part in enumerate("qkv"):
             assert found["silent"][part] == pytest.approx((parts[:, i] == 0).mean(), abs=0.005)
             assert found["levels"][part] == pytest.approx(parts[:, i].mean(), rel=0.01)
+
+
+def test_values_of_one_sign_have_levels_too():
+    """Only what is 0 everywhere says no threshold."""
+    torch.manual_seed(1)
+    model = shaken(MODELS["one block"]()).float()
+    with torch.no_grad():
+        model.body.norm2.weight.mul_(0.01)
+        model.body.norm2.bias.copy_(-1.0 - torch.rand(12))
+    options = {"method": "single-step", "calibration": images(32).astype(np.float32), "input_shape": SHAPE, "jobs": 1}
+    network = d2e.convert(model, levels=8, **options)
+    trace = reference.run(network, images(3)[:, None], "spikes")
+    assert (trace.spikes["body.norm2.sent"] < 0).any()
+    assert not (trace.spikes["body.norm2.sent"] > 0).any()
+    with torch.no_grad():
+        model.body.norm2.weight.zero_()
+        model.body.norm2.bias.zero_()
+    with pytest.raises(UnsupportedError, match=r"D2E-CONV-013.*body.norm2.sent"):
+        d2e.convert(model, levels=8, **options)

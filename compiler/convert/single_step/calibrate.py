@@ -23,7 +23,7 @@ from d2e.ir.nodes import Array
 
 _MOST_ROWS = 1 << 15
 _SCALES = 2.0 ** (np.arange(-8, 6) / 8)
-_ROUNDS = 2
+_ROUNDS, _CORRECTIONS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ class Calibrator:
                 run.sent[layer.name] = layer.frames(z + layer.per_neuron(shift).astype(z.dtype))
                 continue
             stairs = stairs_of(layer, z)
-            sent = sent_by(stairs, layer.per_channel(z))[1].reshape(z.shape)
-            stairs = plan[layer.name] = replace(stairs, shift=self._miss(layer, sent))
+            stairs = plan[layer.name] = replace(stairs, shift=self._shift(layer, stairs, z))
             follow(layer, stairs, z + layer.per_neuron(stairs.shift).astype(z.dtype), run)
         return State(self.skeleton, plan, readouts)
 
@@ -134,7 +133,8 @@ class Calibrator:
         signed, falls = layer.activation == IDENTITY, layer.activation not in (IDENTITY, "relu")
         scale = eq8(np.abs(target) if signed else target, 1, most)
         if not self.options.fitted and not falls:
-            return self._scaled(sampled, uniform(scale, most, rounds=self.options.rounds, signed=signed))
+            stairs = uniform(scale, most, rounds=self.options.rounds, signed=signed)
+            return self._scaled(sampled, stairs) if price or not self.options.rounds else stairs  # Eq. 8 rounds, for free
         stairs = fitted(sampled, scale * most, most, signed=signed, falls=falls)
         for _ in range(_ROUNDS):
             stairs = self._scaled(sampled, stairs)
@@ -146,6 +146,16 @@ class Calibrator:
         tried = [replace(stairs, scale=stairs.scale * factor) for factor in _SCALES]
         cost = np.stack([sampled.cost(each) for each in tried])
         return replace(stairs, scale=stairs.scale * _SCALES[cost.argmin(axis=0)])
+
+    def _shift(self, layer: Layer, stairs: Staircase, z: Array) -> Array:
+        """[C] what the bias needs more: silent neurons do not follow it, so again as long as the mean comes closer."""
+        shift, before = np.zeros(layer.channels), np.full(layer.channels, np.inf)
+        for _ in range(_CORRECTIONS):
+            sent = sent_by(stairs, layer.per_channel(z + layer.per_neuron(shift).astype(z.dtype)))[1]
+            miss = self._miss(layer, sent.reshape(z.shape))
+            closer = np.abs(miss) < before
+            shift, before = shift + np.where(closer, miss, 0.0), np.where(closer, np.abs(miss), 0.0)
+        return shift
 
     def _miss(self, layer: Layer, sent: Array) -> Array:
         """[C] what the mean of rows [B, N] lacks to the ANN's."""

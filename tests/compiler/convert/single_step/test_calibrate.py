@@ -28,7 +28,7 @@ def calibrator_of(name="conv", options=None, seed=0, make=floating, dtype=torch.
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_change_of_the_bias_makes_up_for_the_mean_error_before_it(name, kind):
+def test_a_change_of_the_bias_makes_up_for_the_mean_error_as_long_as_that_helps(name, kind):
     found = calibrator_of(name, KINDS[kind])
     state, model = found.every(4), floating(name)[0]
     wanted = activations(name, model, found.images)[1]
@@ -36,13 +36,17 @@ def test_a_change_of_the_bias_makes_up_for_the_mean_error_before_it(name, kind):
     misses = []
     for layer in found.skeleton.rectifiers:
         stairs = state.plan[layer.name]
-        before = State(found.skeleton, {**state.plan, layer.name: replace(stairs, shift=0 * stairs.shift)}, state.readouts)
-        n = once(name, model, before, found.images)[0][layer.name]
-        sent = np.concatenate([[0], stairs.payloads])[n] * stairs.unit * layer.as_parameter(stairs.scale)
-        missing = in_rows(wanted[layer.name] - sent).reshape(-1, layer.channels).mean(axis=0)
-        expected = missing if KINDS[kind].bias else 0 * missing
-        np.testing.assert_allclose(stairs.shift, expected, atol=1e-9)
-        misses.append(np.abs(missing).max())
+        shift, last = 0 * stairs.shift, np.inf
+        for _ in range(3):
+            before = State(found.skeleton, {**state.plan, layer.name: replace(stairs, shift=shift)}, state.readouts)
+            n = once(name, model, before, found.images)[0][layer.name]
+            sent = np.concatenate([[0], stairs.payloads])[n] * stairs.unit * layer.as_parameter(stairs.scale)
+            missing = in_rows(wanted[layer.name] - sent).reshape(-1, layer.channels).mean(axis=0)
+            misses.append(np.abs(missing).max())
+            closer = np.abs(missing) < last
+            shift = shift + (closer * missing if KINDS[kind].bias else 0 * missing)
+            last = np.where(closer, np.abs(missing), 0)
+        np.testing.assert_allclose(stairs.shift, shift, atol=1e-9)
     assert max(misses) > 1e-4, "there is something to make up for"
     mean = once(name, model, state, found.images)[1].mean(axis=0)
     if KINDS[kind].bias:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from d2e.compiler.hosted.split import on_host, reshaped, split, whole
+from d2e.compiler.hosted.split import Segment, on_host, reshaped, split, whole
 from d2e.ir import LI, Flatten, MultiThreshold, Network, Neuron, Node, host, linear, reference
 from d2e.ir.host import Host
 from d2e.ir.nodes import Array
@@ -72,13 +72,15 @@ def inner(network: Network, frames: Array) -> tuple[dict[str, Array], Array]:
 
     Chip populations are run by the reference interpreter, a few samples at a time.
     """
-    parts = [_inner(network, frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]
+    segments, own = {s.end: s for s in split(network)}, on_the_host(network)
+    parts = [_inner(network, segments, own, frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]
     entering = {name: np.concatenate([each[0][name] for each in parts]) for name in parts[0][0]}
     return entering, np.concatenate([each[1] for each in parts])
 
 
-def _inner(network: Network, frames: Array) -> tuple[dict[str, Array], Array]:
-    segments, own = {s.end: s for s in split(network)}, on_the_host(network)
+def _inner(
+    network: Network, segments: Mapping[str, Segment], own: Mapping[str, Node], frames: Array
+) -> tuple[dict[str, Array], Array]:
     values, entering = {network.inputs[0]: frames}, {network.inputs[0]: frames}
     for name in network.order:
         if name in own:

@@ -25,7 +25,7 @@ def with_sites(network: Network) -> Network:
     edges = list(network.edges)
 
     def put(name: str, node: Neuron, moved: Iterable[Edge], *, before: bool, at: str) -> None:
-        own, moved = _fresh(nodes, name), set(moved)
+        own, moved = Network(nodes, ()).fresh_name(name), set(moved)
         nodes[own] = node
         kept = [e for e in edges if e not in moved]
         edges[:] = [*kept, *(Edge(e.source, own) if before else Edge(own, e.target) for e in edges if e in moved)]
@@ -57,11 +57,3 @@ def _behind_maps(name: str, nodes: Mapping[str, Node], edges: Iterable[Edge]) ->
 
 def _identity(shape: Shape) -> IF:
     return IF(shape=shape, max_spikes=0, metadata={"activation": IDENTITY})
-
-
-def _fresh(nodes: dict[str, Node], base: str) -> str:
-    name, count = base, 1
-    while name in nodes:
-        count += 1
-        name = f"{base}_{count}"
-    return name

@@ -1,0 +1,1 @@
+"""Transfer: a direct-coded spiking network becomes one that reads events."""

@@ -11,11 +11,13 @@ import numpy as np
 
 from d2e.compiler.notes import warn
 from d2e.ir import Encoder, Network, UsageError, real, verified
-from d2e.ir.encoding import KINDS
+from d2e.ir.encoding import KINDS, LATCHING, REAL
 from d2e.ir.frames import payload_limits
 from d2e.ir.nodes import Array, Coding
 
-_NAME = re.compile(r"([\w-]+)(?:\{seed=(\d+)\})?")
+_TEXT = re.compile(r"([\w-]+)(?:\{(latch|seed|step)(?:=([^{},]+))?\})?")
+_OPTIONS = {"latch": LATCHING, "seed": ("bernoulli",), "step": ("delta",), None: KINDS}
+_SPELLING = f"It is {', '.join(KINDS)}; {', '.join(LATCHING)} also with {{latch}}, bernoulli{{seed=N}}, delta{{step=X}}."
 
 
 def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:
@@ -33,6 +35,51 @@ def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:
     return float(given[0]), float(given[1])
 
 
+def parse(text: str, span: tuple[float, float] | None = None, max_payload: int = 1) -> Encoder:
+    """The encoder of an option's text, such as ``ttfs{latch}``.
+
+    Args:
+        text: a kind of `Encoder`, and in braces what it takes: "latch" (`LATCHING` kinds), "seed=N" (bernoulli), "step=X"
+            (delta: change of the value that one payload step stands for).
+        span: smallest and largest value of the input, 0 and 1 unless stated.
+        max_payload: of the input; the largest |value| is sent as this.
+
+    Returns:
+        With its scale; "direct" and "first" without, for their values stay real until encode-input.
+
+    Raises:
+        UsageError: D2E-ENC-006.
+    """
+    match = _TEXT.fullmatch(text)
+    kind, option, value = match.groups() if match else ("", None, None)
+    if kind not in _OPTIONS[option] or not _is_value(option, value):
+        raise UsageError("D2E-ENC-006", f"encoder {text!r} is not known", hint=_SPELLING)
+    if kind in REAL:
+        return Encoder(kind)
+    scale = float(value) if option == "step" else max(map(abs, span or (0.0, 1.0))) / max_payload
+    return Encoder(kind, real(scale), int(value) if option == "seed" else 0, option == "latch")
+
+
+def _is_value(option: str | None, text: str | None) -> bool:
+    """Whether an option of an encoder may have this value: "seed" a whole number, "step" a number above 0, others none."""
+    try:
+        return text is None if option in (None, "latch") else text is not None and (
+            text.isdecimal() if option == "seed" else 0 < float(text) < math.inf)
+    except ValueError:
+        return False
+
+
+def coding_of(encoder: Encoder, span: tuple[float, float] | None, stated: str | None = None) -> Coding:
+    """What an encoder makes of an input: "direct" where values stay real, else "signed" with negative payloads, or "spikes".
+
+    Changes have two signs: "delta" is signed, unless "spikes" are stated, which rise only.
+    """
+    if encoder.scale is None:
+        return "direct"
+    falls = encoder.kind == "delta" and stated != "spikes"
+    return "signed" if falls or (span is not None and span[0] < 0) else "spikes"
+
+
 def with_encoder(
     source: Network, text: str | None, span: tuple[float, float] | None, coding: str | None
 ) -> Network:
@@ -40,8 +87,8 @@ def with_encoder(
 
     Args:
         source: as loaded.
-        text: kind of `Encoder`, "bernoulli{seed=N}" with its seed; None leaves the input as it is. "direct" and "first"
-            keep real values (encode-input makes integers of them), the others send spikes.
+        text: as `parse` takes it; None leaves the input as it is, or states the range of the encoder that it has. "direct"
+            and "first" keep real values (encode-input makes integers of them), the others send spikes.
         span: smallest and largest value; the spiking kinds take 0..1 unless stated.
         coding: what the user stated besides.
 
@@ -50,23 +97,18 @@ def with_encoder(
     """
     node = source.input
     if text is None:
-        if span is not None and node.coding != "direct":
+        if span is None or node.coding == "direct":
+            return source
+        if node.encoder is None or node.encoder.kind in (*REAL, "delta"):
             raise UsageError("D2E-ENC-006", f"an input of {node.coding} has no range of real values",
                              hint="Leave --input-range out, or state --coding direct or --encoder.")
-        return source
-    match = _NAME.fullmatch(text)
-    if match is None or match[1] not in KINDS or (match[2] and match[1] != "bernoulli"):
-        raise UsageError("D2E-ENC-006", f"encoder {text!r} is not known",
-                         hint=f"It is {', '.join(KINDS)}; bernoulli{{seed=N}} with a seed.")
-    kind, seed = match[1], int(match[2] or 0)
-    stays_real = kind in ("direct", "first")
-    low, high = span or (0.0, 1.0)
-    becomes: Coding = "direct" if stays_real else "signed" if low < 0 else "spikes"
+        encoder = replace(node.encoder, scale=real(max(map(abs, span)) / node.max_payload))
+    else:
+        encoder = parse(text, span, node.max_payload)
+    becomes = coding_of(encoder, span, coding)
     if coding not in (None, becomes):
-        raise UsageError("D2E-ENC-006", f"encoder {text!r} makes an input of coding {becomes!r}, not {coding!r}",
-                         hint="Leave --coding out.")
-    scale = None if stays_real else real(max(abs(low), abs(high)) / node.max_payload)
-    encoder = Encoder(kind, scale, seed)  # type: ignore[arg-type]
+        raise UsageError("D2E-ENC-006", f"encoder {text or encoder.kind!r} makes an input of coding {becomes!r}, "
+                         f"not {coding!r}", hint="Leave --coding out.")
     return verified(source.with_nodes({source.inputs[0]: replace(node, coding=becomes, encoder=encoder)}))
 
 
@@ -86,6 +128,9 @@ def note_clipping(network: Network, frames: Array, what: str) -> Network:
     source = network.input
     assert source.encoder is not None
     low, high = (limit * float(np.max(source.encoder.scale)) for limit in payload_limits(source))  # type: ignore[arg-type]
+    if source.encoder.kind == "delta":
+        return warn(network, "D2E-ENC-005", f"{100 * share:.2g} % of the values of the {what} change by more than one event "
+                    f"carries, {low:g} to {high:g}, and are followed later or never", network.inputs[0])
     return warn(
         network, "D2E-ENC-005", f"{100 * share:.2g} % of the values of the {what} lie beyond the input's range, "
         f"{low:g} to {high:g}, and are clipped", network.inputs[0],

@@ -13,7 +13,7 @@ from dataclasses import fields
 import numpy as np
 
 from d2e.ir import host
-from d2e.ir.encoding import KINDS, Encoder
+from d2e.ir.encoding import KINDS, LATCHING, REAL, Encoder
 from d2e.ir.errors import D2EError, Finding, raise_findings
 from d2e.ir.exit import READOUTS, EarlyExit
 from d2e.ir.network import Network
@@ -147,8 +147,10 @@ def _encoder(node: Input, encoder: Encoder) -> Iterator[str]:
         yield f"encoder {encoder.kind!r} is none of {', '.join(KINDS)}"
     if not 0 <= encoder.seed < 1 << 32:
         yield f"the encoder's seed {encoder.seed} is not in 0..{(1 << 32) - 1}"
+    if encoder.latch and encoder.kind not in LATCHING:
+        yield f"encoder {encoder.kind!r} has no latch, {', '.join(LATCHING)} have one"
     if encoder.scale is None:
-        if node.coding != "direct" or encoder.kind not in ("direct", "first"):
+        if node.coding != "direct" or encoder.kind not in REAL:
             yield f"encoder {encoder.kind!r} needs a scale, and a coding of integers"
     elif node.coding == "direct":
         yield "an input coded 'direct' stays real, its encoder must have no scale"

@@ -16,7 +16,7 @@ from d2e.ir.frames import payload_limits
 from d2e.ir.nodes import Array, Coding
 
 _TEXT = re.compile(r"([\w-]+)(?:\{(latch|seed|step)(?:=([^{},]+))?\})?")
-_OPTIONS = {"latch": LATCHING, "seed": ("bernoulli",), "step": ("delta",), None: KINDS}
+_OPTIONS = {"latch": LATCHING, "seed": ("bernoulli",), "step": ("delta",), "": KINDS}
 _SPELLING = f"It is {', '.join(KINDS)}; {', '.join(LATCHING)} also with {{latch}}, bernoulli{{seed=N}}, delta{{step=X}}."
 
 
@@ -51,20 +51,22 @@ def parse(text: str, span: tuple[float, float] | None = None, max_payload: int =
         UsageError: D2E-ENC-006.
     """
     match = _TEXT.fullmatch(text)
-    kind, option, value = match.groups() if match else ("", None, None)
+    kind, option, value = match.groups("") if match else ("", "", "")
     if kind not in _OPTIONS[option] or not _is_value(option, value):
         raise UsageError("D2E-ENC-006", f"encoder {text!r} is not known", hint=_SPELLING)
     if kind in REAL:
-        return Encoder(kind)
+        return Encoder(kind)  # type: ignore[arg-type]
     scale = float(value) if option == "step" else max(map(abs, span or (0.0, 1.0))) / max_payload
-    return Encoder(kind, real(scale), int(value) if option == "seed" else 0, option == "latch")
+    seed = int(value) if option == "seed" else 0
+    return Encoder(kind, real(scale), seed, option == "latch")  # type: ignore[arg-type]
 
 
-def _is_value(option: str | None, text: str | None) -> bool:
+def _is_value(option: str, text: str) -> bool:
     """Whether an option of an encoder may have this value: "seed" a whole number, "step" a number above 0, others none."""
+    if option != "step":
+        return text.isdecimal() if option == "seed" else not text
     try:
-        return text is None if option in (None, "latch") else text is not None and (
-            text.isdecimal() if option == "seed" else 0 < float(text) < math.inf)
+        return 0 < float(text) < math.inf
     except ValueError:
         return False
 

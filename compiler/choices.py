@@ -1,9 +1,9 @@
-"""Targets and passes as they are written: ``name{option=value,…}``."""
+"""Targets and passes as they are written, ``name{option=value,…}``, and the ranges that options have."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -78,3 +78,20 @@ def _with_options(each: Pass, pairs: list[tuple[str, str]]) -> Pass:
             raise UsageError("D2E-USE-005", f"option {key.replace('_', '-')}={value} of pass {each.name!r} is not "
                              "understood", hint="Numbers are written 4 or 0.5, switches true or false.") from None
     return replace(each, **changes)
+
+
+def check_ranges(options: Any, ranges: Mapping[str, tuple[bool, str]], code: str) -> None:
+    """Raise for the first option that does not hold.
+
+    Args:
+        options: has them as attributes.
+        ranges: name -> whether it holds, what would.
+        code: of the error.
+
+    Raises:
+        UsageError: with that code.
+    """
+    for name, (holds, allowed) in ranges.items():
+        if not holds:
+            value = getattr(options, name.replace(" ", "_"))
+            raise UsageError(code, f"{name} {value!r} is out of its range", hint=f"It is {allowed}.")

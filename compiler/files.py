@@ -18,6 +18,8 @@ from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 
 MANIFEST = "manifest.json"
+MADE = ("target", "transfer")
+"""What a manifest of d2e has one of: where a program runs, or how a student was made."""
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -110,7 +112,7 @@ def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
 
 
 def _ours(target: Path) -> bool:
-    """Whether a folder is empty or holds a program, told by its manifest (other tools have a manifest.json too)."""
+    """Whether a folder is empty or d2e made it, told by its manifest (other tools have a manifest.json too)."""
     if not target.is_dir():
         return False
     if not any(target.iterdir()):
@@ -119,7 +121,7 @@ def _ours(target: Path) -> bool:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(manifest, dict) and {"d2e", "target", "files"} <= manifest.keys()
+    return isinstance(manifest, dict) and {"d2e", "files"} <= manifest.keys() and not manifest.keys().isdisjoint(MADE)
 
 
 @contextlib.contextmanager

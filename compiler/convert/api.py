@@ -12,10 +12,11 @@ import numpy as np
 from joblib import parallel_config
 
 from d2e.compiler import data as data_sets
+from d2e.compiler.choices import check_ranges
 from d2e.compiler.convert.adaptive.method import Adaptive
 from d2e.compiler.convert.energy import estimates
 from d2e.compiler.convert.evaluate import Bench, Listen
-from d2e.compiler.convert.method import Method, Outcome, Samples, check_ranges
+from d2e.compiler.convert.method import Method, Outcome, Samples
 from d2e.compiler.convert.single_step.method import SingleStep
 from d2e.compiler.convert.single_step.sites import IDENTITY, with_sites
 from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
@@ -153,7 +154,7 @@ def _check(samples: int, eval_samples: int | None, seed: int, jobs: int | None) 
         "calibration samples": (samples >= FEWEST_SAMPLES, f"{FEWEST_SAMPLES} or more"),
         "eval samples": (eval_samples is None or eval_samples >= 1, "1 or more"),
         "seed": (seed >= 0, "0 or more"), "jobs": (jobs != 0, "any number but 0"),
-    })
+    }, "D2E-CONV-012")
 
 
 def _checked(frames: Array, skeleton: Skeleton, what: str) -> Array:

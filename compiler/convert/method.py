@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from d2e.compiler.convert.evaluate import Bench
 from d2e.compiler.convert.skeleton import Skeleton
-from d2e.ir import Network, UsageError
+from d2e.ir import Network
 from d2e.ir.nodes import Array
 
 
@@ -69,19 +69,3 @@ class Method(Protocol):
 
     def convert(self, skeleton: Skeleton, samples: Samples, seed: int, bench: Bench) -> Outcome:
         """The spiking network."""
-
-
-def check_ranges(options: Any, ranges: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise for the first option that does not hold.
-
-    Args:
-        options: has them as attributes.
-        ranges: name -> whether it holds, what would.
-
-    Raises:
-        UsageError: D2E-CONV-012.
-    """
-    for name, (holds, allowed) in ranges.items():
-        if not holds:
-            value = getattr(options, name.replace(" ", "_"))
-            raise UsageError("D2E-CONV-012", f"{name} {value!r} is out of its range", hint=f"It is {allowed}.")

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from d2e.compiler.choices import check_ranges
 from d2e.compiler.convert.adaptive import exits
 from d2e.compiler.convert.adaptive.adafire import AdaFire
 from d2e.compiler.convert.adaptive.build import network_of
 from d2e.compiler.convert.adaptive.calibrate import PRESETS, Calibration, Calibrator, State
 from d2e.compiler.convert.adaptive.engine import MOST_SPIKES, simulate, synops
 from d2e.compiler.convert.evaluate import Bench, divergence
-from d2e.compiler.convert.method import Answers, Samples, check_ranges
+from d2e.compiler.convert.method import Answers, Samples
 from d2e.compiler.convert.prices import Prices
 from d2e.compiler.convert.skeleton import Skeleton
 from d2e.ir import EarlyExit, Network, UsageError
@@ -50,7 +51,7 @@ class Adaptive:
             "compress": (self.compress is None or self.compress >= 0, "0 or more"),
             "early exit": (self.early_exit is None or 0 <= self.early_exit <= 100, "0 to 100"),
             "exit rule": (self.exit_rule in exits.RULES, ", ".join(exits.RULES)),
-        })
+        }, "D2E-CONV-012")
         if self._searched and self.search == "rate-distortion" and not self._calibration.drive:
             raise UsageError("D2E-CONV-012", f"the search {self.search} needs thresholds set on real inputs, calibrate "
                              f"{self.calibrate!r} has them by Eq. 8", hint="Give --calibrate advanced, or --search paper.")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from d2e.compiler.choices import check_ranges
 from d2e.compiler.convert.evaluate import Bench, divergence
-from d2e.compiler.convert.method import Answers, Samples, check_ranges
+from d2e.compiler.convert.method import Answers, Samples
 from d2e.compiler.convert.prices import Price, Prices
 from d2e.compiler.convert.single_step.build import network_of
 from d2e.compiler.convert.single_step.calibrate import Calibrator, Options, State
@@ -43,7 +44,7 @@ class SingleStep:
             "start": (self.start in STARTS, ", ".join(STARTS)),
             "search": (self.search in SEARCHES, ", ".join(SEARCHES)),
             "budget": (self.budget is None or self.budget > 0, "above 0"),
-        })
+        }, "D2E-CONV-012")
         if self.spacing == "fitted" and self.start == "floor":
             raise UsageError("D2E-CONV-012", "start 'floor' goes with uniform levels: fitted ones have no start",
                              hint="Give --spacing uniform.")

@@ -83,7 +83,7 @@ def direct_rows(of: str, mac_first: int, synops: float, time_steps: int) -> list
     """
     return [
         _row(of, MULTIPLICATION_J * mac_first * times + ADDITION_J * synops, note)
-        for times, note in ((time_steps, "first layer computed at every step"), (1, "first layer computed once"))
+        for times, note in ((time_steps, "first layer at every step"), (1, "first layer once"))
     ]
 
 

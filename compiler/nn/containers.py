@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
@@ -45,9 +47,15 @@ class Sequential(nn.Sequential):
         return _in_order(self, input)
 
 
-def _in_order(modules: nn.Sequential, frames: Tensor) -> Tensor:
+def _at_once(modules: Iterable[nn.Module], frames: Tensor) -> Tensor:
     for module in modules:
-        if not has_neurons(module):
+        frames = module(frames)
+    return frames
+
+
+def _in_order(modules: Iterable[nn.Module], frames: Tensor) -> Tensor:
+    for module in modules:
+        if not has_neurons(module) and type(module) is not Sequential:
             frames = fold_time(module, frames)
         elif type(module) is nn.Sequential and not isinstance(frames, fx.Proxy):
             frames = _in_order(module, frames)
@@ -86,17 +94,22 @@ class Residual(nn.Module):
     """``body(x) + x``: a skip connection in a model that is saved whole, which torch.nn has no layer for.
 
     Args:
-        body: keeps the shape; where it holds neurons a `Sequential` of this package.
+        body: keeps the shape, unless ``shortcut`` changes it alike. Where one of them holds neurons, both see time as the
+            members of a `Sequential` do.
+        shortcut: a projection for ``x``: ``body(x) + shortcut(x)``; None: ``x`` itself.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
         super().__init__()
         self.body = body
+        self.shortcut = shortcut
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The sum, of [batch, *shape] or [batch, time, *shape] as the body takes it."""
-        total: Tensor = self.body(frames) + frames
-        return total
+        """The sum, of [batch, time, *shape] where it holds neurons, else of [batch, *shape]."""
+        apply = _in_order if has_neurons(self) else _at_once
+        shortcut = getattr(self, "shortcut", None)  # older files have none
+        past = frames if shortcut is None else apply([shortcut], frames)
+        return apply([self.body], frames) + past
 
 
 class SumPool2d(nn.Module):

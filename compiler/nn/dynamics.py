@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from d2e.compiler.nn.fused import fits, fused
 from d2e.compiler.nn.surrogate import Spikes
 
 Values = Mapping[str, Tensor]
@@ -58,7 +59,16 @@ def scan(
     """
     if not current.is_floating_point():
         current = current.to(values.get("threshold", torch.empty(0)).dtype)
-    state = State(v=values["v_init"].expand_as(current[:, 0])) if "v_init" in values else State()
+    if feedback is None and fits(current, values, rules):
+        return fused(current, values, rules)
+    return by_step(current, values, rules, feedback)
+
+
+def by_step(
+    current: Tensor, values: Values, rules: Rules, feedback: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """`scan` as it is defined: step after step."""
+    state = State(v=values["v_init"].to(current.dtype).expand_as(current[:, 0])) if "v_init" in values else State()
     sent: list[Tensor] = []
     for frame in current.unbind(1):
         before = sent[-1] if sent else torch.zeros_like(frame)

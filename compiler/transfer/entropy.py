@@ -11,9 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from d2e.ir import Encoder
 from d2e.ir.nodes import Array
 
+_GRID = 1 << 16
 _MOST = 1 << 40
+
+
+def symbols(encoder: Encoder, time_steps: int) -> int:
+    """How many different trains an encoder can send for one value in 0..1, counted over a grid of 2**16 steps.
+
+    T + 1 for "ttfs", T for "latency"; as published, with a strict comparison, T too, for nothing is sent at the first step.
+    """
+    if encoder.kind == "bernoulli":
+        return 2**time_steps
+    values = np.linspace(0.0, 1.0, _GRID + 1)[None]
+    return int(np.unique(_trains(encoder.encode(encoder.spread(values, time_steps), 0, 1))).size)
 
 
 def ceiling(symbols: int) -> float:

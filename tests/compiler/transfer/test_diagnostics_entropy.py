@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from d2e.compiler.transfer.entropy import ceiling, encoder_facts, entropy, input_events, pixel_bits, spike_fraction
+from d2e.compiler.transfer.entropy import (
+    ceiling,
+    encoder_facts,
+    entropy,
+    input_events,
+    pixel_bits,
+    spike_fraction,
+    symbols,
+)
 from d2e.ir import Encoder
 
 VALUES = st.one_of(st.just(np.int32), st.just(np.float64)).flatmap(
@@ -39,6 +47,22 @@ def test_uniform_thresholds_reach_the_ceiling_on_uniform_pixels():
     assert facts["entropy_bits"] == pytest.approx(math.log2(9)) == pytest.approx(facts["pixel_bits"])
     assert facts["spike_fraction"] == pytest.approx(8 / 9)
     assert facts["input_events"] == pytest.approx(8 / 9 * 576)
+
+
+@pytest.mark.parametrize(("kind", "steps", "count"), [
+    ("ttfs", 8, 9), ("latency", 8, 8), ("ttfs-strict", 8, 8), ("ttfs-inclusive", 8, 9), ("ttfs-strict", 1, 1),
+    ("phase", 5, 32), ("bernoulli", 4, 16), ("rate", 2, 4),
+])
+def test_symbols_are_the_trains_an_encoder_can_send(kind, steps, count):
+    assert symbols(Encoder(kind, np.float64(1.0)), steps) == count
+
+
+@given(st.sampled_from(["ttfs", "latency", "rate", "phase"]), st.integers(1, 6))
+def test_no_encoder_says_more_than_its_ceiling(kind, steps):
+    encoder = Encoder(kind, np.float64(1.0))
+    images = np.random.default_rng(steps).random((3, 20, 20))
+    sent = encoder.encode(encoder.spread(images, steps), 0, 1)
+    assert entropy(sent) <= ceiling(symbols(encoder, steps)) + 1e-9
 
 
 def test_fractions_and_events_count_what_is_sent():

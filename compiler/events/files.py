@@ -53,8 +53,9 @@ def _numpy(path: str) -> Array | Mapping[str, Array]:
         return loaded
     with loaded:
         arrays = {name: loaded[name] for name in loaded.files}
-    (first, *others) = arrays.values()
-    return arrays if others else first
+    if not arrays:
+        raise ValueError("it holds no array")
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
 def _mnist(path: str) -> Array:
@@ -67,8 +68,8 @@ def _mnist(path: str) -> Array:
 
 def _aedat4(path: str) -> Array:
     if find_spec("aedat") is None:
-        raise MissingError("D2E-EVT-009", "aedat, which tonic reads .aedat4 with, is not installed",
-                           hint="pip install aedat.")
+        raise MissingError("D2E-EVT-009", "aedat, with which tonic reads .aedat4, is not installed",
+                           hint="pip install 'd2e[events]'.")
     found: Array = tonic("io").read_aedat4(path)
     return found
 

@@ -142,13 +142,14 @@ def _files(path: Path, reader: files.Reader | None) -> _Source:
     def within(folder: Path, folders: bool) -> list[Path]:
         return sorted(p for p in folder.iterdir() if p.is_dir() == folders and not p.name.startswith("."))
 
-    kinds = within(path, True) if path.is_dir() else []
-    found = [file for folder in kinds or [path] for file in within(folder, False)] if path.is_dir() else [path]
+    classes = _in_order({p.name for p in within(path, True)}) if path.is_dir() else []
+    folders = [path / name for name in classes] or [path]
+    found = [file for folder in folders for file in within(folder, False)] if path.is_dir() else [path]
 
     def get(i: int) -> Item:
-        return f"the events of {found[i]}", files.read(found[i], reader), found[i].parent.name if kinds else None
+        return f"the events of {found[i]}", files.read(found[i], reader), found[i].parent.name if classes else None
 
-    return _Source(len(found), get, _in_order({kind.name for kind in kinds}))
+    return _Source(len(found), get, classes)
 
 
 def _are_events(source: Any) -> bool:

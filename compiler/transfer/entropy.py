@@ -24,9 +24,10 @@ def symbols(encoder: Encoder, time_steps: int) -> int:
     T + 1 for "ttfs", T for "latency"; as published, with a strict comparison, T too, for nothing is sent at the first step.
     """
     if encoder.kind == "bernoulli":
-        return 2**time_steps
+        return 1 << time_steps
     values = np.linspace(0.0, 1.0, _GRID + 1)[None]
-    return int(np.unique(_trains(encoder.encode(encoder.spread(values, time_steps), 0, 1))).size)
+    trains = _trains(encoder.encode(encoder.spread(values, time_steps), 0, 1))
+    return len(np.unique(trains))
 
 
 def ceiling(symbols: int) -> float:

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from d2e.compiler.passes.fold_time import fold_time, unfold_time
     from d2e.compiler.program import Program, Result, load
     from d2e.compiler.report import Report
+    from d2e.compiler.transfer.api import Transfer, transfer
 
 _WHERE = {
     "compile": "d2e.compiler.api", "convert": "d2e.compiler.convert.api",
     "Program": "d2e.compiler.program", "Result": "d2e.compiler.program", "load": "d2e.compiler.program",
     "Report": "d2e.compiler.report",
+    "Transfer": "d2e.compiler.transfer.api", "transfer": "d2e.compiler.transfer.api",
     "fold_time": "d2e.compiler.passes.fold_time", "unfold_time": "d2e.compiler.passes.fold_time",
 }
 
-__all__ = ["Program", "Report", "Result", "__version__", "compile", "convert", "fold_time", "load", "nn", "unfold_time"]
+__all__ = ["Program", "Report", "Result", "Transfer", "__version__", "compile", "convert", "fold_time", "load", "nn",
+           "transfer", "unfold_time"]
 
 
 def __getattr__(name: str) -> Any:

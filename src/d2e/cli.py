@@ -18,6 +18,7 @@ import typer
 
 from d2e import options as to
 from d2e.cli_convert import convert_command
+from d2e.cli_transfer import transfer_command
 from d2e.shell import EXITS, default_path, limits, say, shape, stdout_free
 
 app = typer.Typer(
@@ -86,6 +87,7 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
 
 
 app.command("convert", epilog=EXITS)(convert_command)
+app.command("transfer", epilog=EXITS)(transfer_command)
 
 
 def _check(model: str, options: dict[str, Any], as_json: bool) -> None:

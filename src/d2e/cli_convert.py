@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from d2e import options as to
+from d2e.progress import progress
 from d2e.shell import default_path, shape, stdout_free
 
 
@@ -35,57 +32,9 @@ def convert_command(  # every option is a keyword of d2e.convert (a test holds i
     import d2e
     from d2e.compiler.convert import report
 
-    with stdout_free(as_json), _progress(quiet) as listen:
+    with stdout_free(as_json), progress(quiet) as listen:
         network = d2e.convert(model, listen=listen, **options)
     if as_json:
         print(json.dumps({"file": path, **network.metadata["conversion"]}, indent=1, ensure_ascii=False))
     else:
         print(report.text(network, path, calibration=calibration, eval=eval), end="")
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    if quiet:
-        yield None
-        return
-    progress = Progress(sys.stderr)
-    try:
-        yield progress
-    finally:
-        progress.end()
-
-
-class Progress:
-    """What is measured: on a terminal one line that is overwritten and goes in the end, else a line per kind at its end."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.what, self.count, self.shown = stream, "", 0, ""
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """One more is measured."""
-        if what != self.what:
-            self._told()
-            self.what, self.count = what, 0
-        self.count += 1
-        if self.stream.isatty():
-            self._show(f"[{what}] {done} of {total}")
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._told()
-        if self.shown:
-            self._show("")
-            self._write("\r")
-
-    def _told(self) -> None:
-        if self.count and not self.stream.isatty():
-            self._write(f"[{self.what}] {self.count} measured\n")
-        self.count = 0
-
-    def _show(self, line: str) -> None:
-        self._write(f"\r{line:<{len(self.shown)}}")
-        self.shown = line
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()

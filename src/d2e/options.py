@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 _MODEL, _TARGET, _DATA, _PASSES, _SHOWN = "Model", "Target", "Data", "Passes", "Output"
-_NEURONS, _SEARCH, _WORK = "Neurons", "Search", "Work"
+_NEURONS, _SEARCH, _WORK, _TRAINING = "Neurons", "Search", "Work", "Training"
 
 
 def _option(panel: str, text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
@@ -23,7 +23,7 @@ Coding = Annotated[str | None, _option(_MODEL, "Of the input: spikes, signed or 
 MaxPayload = Annotated[int | None, _option(_MODEL, "Largest payload of the input.", metavar="N", min=1)]
 Readout = Annotated[str | None, _option(_MODEL, "Of a class: count, last, mean, max or first.", metavar="NAME")]
 Encoder = Annotated[str | None, _option(
-    _MODEL, "Of real values: direct, first, rate, bernoulli, ttfs or latency.", metavar="NAME")]
+    _MODEL, "Of real values: direct, first, rate, bernoulli, ttfs, ttfs{latch}, …; see docs/encoding.md.", metavar="NAME")]
 InputRange = Annotated[str | None, _option(_MODEL, "Smallest and largest real value of the input: 0,1.", metavar="LOW,HIGH")]
 AllowPickle = Annotated[bool, _option(_MODEL, "Load a .pt that runs code; only files you trust.", "--allow-pickle")]
 Profile = Annotated[str | None, _option(_MODEL, ".nir: the tool that wrote it, for its conventions.", metavar="NAME")]
@@ -98,6 +98,51 @@ Resume = Annotated[str | None, _option(
     _WORK, "Keeps what is measured; a run that was cut off goes on with it.", metavar="FILE")]
 Converted = Annotated[str | None, _option(
     _SHOWN, "The network, .nir; build/MODEL-METHOD.nir unless stated.", "--output", "-o", metavar="FILE")]
+Teacher = Annotated[str, typer.Argument(help=".pt of a direct-coded network, or pkg.module:factory.", metavar="MODEL")]
+LearnData = Annotated[str, _option(
+    _DATA, "Images in 0..1 and labels (.npz with x, y) to learn from; the last tenth is held out.", "--data",
+    metavar="FILE")]
+StageData = Annotated[str | None, _option(
+    _DATA, "Images and labels that every stage is measured on; those held out unless given.", "--eval", metavar="FILE")]
+Recordings = Annotated[str | None, _option(
+    _DATA, "Event frames (.npz with x) of the images of --data, in place of --encoding.", metavar="FILE")]
+EvalRecordings = Annotated[str | None, _option(_DATA, "Those of --eval.", metavar="FILE")]
+Encoding = Annotated[str, _option(
+    _NEURONS, "What the student reads: ttfs, ttfs{latch}, latency, rate, …, or dvs (a simulated camera).", metavar="NAME")]
+TransferSteps = Annotated[int | None, _option(
+    _NEURONS, "Steps per sample (T); the teacher's unless stated.", "--time-steps", "-T", metavar="N", min=1)]
+TransferMethod = Annotated[str, _option(
+    _TRAINING, "zero-shot, calibrate (thresholds), map (event mapping alone), tsf (labels) or skd (labels and teacher).",
+    "--method", metavar="NAME")]
+Mean = Annotated[str | None, _option(_MODEL, "Per channel, of a teacher of normalised images.", metavar="X,X,X")]
+Std = Annotated[str | None, _option(_MODEL, "Likewise.", metavar="X,X,X")]
+EventMapping = Annotated[bool, _option(
+    _NEURONS, "A learned 1x1 convolution in front of the student.", "--event-mapping")]
+StartFrom = Annotated[str, _option(
+    _TRAINING, "teacher: its weights; calibrated: these with calibrated thresholds.", "--start", metavar="NAME")]
+Alpha = Annotated[float | None, _option(_TRAINING, "skd: weight of the labels against the teacher; 0.4.", metavar="X")]
+Temperature = Annotated[float, _option(_TRAINING, "Of both softmaxes.", metavar="X")]
+Divergence = Annotated[str, _option(
+    _TRAINING, "From the teacher: forward-kl, reverse-kl, symmetric-kl, mse or l1.", metavar="NAME")]
+Epochs = Annotated[int, _option(_TRAINING, "Times through the data.", metavar="N")]
+Batch = Annotated[int, _option(_TRAINING, "Samples per step.", metavar="N")]
+LearningRate = Annotated[float | None, _option(
+    _TRAINING, "At its highest; 0.1 for a batch of 256, in proportion, unless stated.", metavar="X")]
+WarmUp = Annotated[float, _option(_TRAINING, "Share of the steps in which it rises to that.", metavar="X")]
+WeightDecay = Annotated[float, _option(_TRAINING, "Of SGD.", metavar="X")]
+Augment = Annotated[str, _option(_TRAINING, "Of the images: none, shift or flip-shift.", metavar="NAME")]
+Patience = Annotated[int | None, _option(
+    _TRAINING, "Epochs without a better accuracy on held-out data after which it ends.", metavar="N")]
+TrainSeed = Annotated[int, _option(_WORK, "Of everything drawn.", "--seed", metavar="N", min=0)]
+Device = Annotated[str | None, _option(_WORK, "cpu, cuda, …; a GPU where there is one unless stated.", metavar="NAME")]
+Precision = Annotated[str, _option(_WORK, "Of training: float32, bfloat16 or float16.", metavar="NAME")]
+Targets = Annotated[list[str] | None, _option(
+    _TARGET, "Compile the student for this; may be given again for another.", "--target", "-t", metavar="NAME")]
+ResumeTraining = Annotated[str | None, _option(
+    _WORK, "Keeps the state of training; a run that was cut off goes on with it.", "--resume", metavar="FILE")]
+TransferFolder = Annotated[str | None, _option(
+    _SHOWN, "Folder of student, report and programs; build/MODEL-ENCODING-METHOD unless stated.", "--output", "-o",
+    metavar="DIR")]
 Check = Annotated[bool, _option(_SHOWN, "Only say what would stop it; write nothing.", "--check")]
 Program = Annotated[str, typer.Argument(help="Folder that d2e-compile wrote.", metavar="DIR")]
 Anything = Annotated[str, typer.Argument(help="Program folder or model.", metavar="PATH")]

@@ -18,9 +18,11 @@ from torch import nn
 
 import d2e as package
 import d2e.nn as dn
-from d2e import cli, cli_convert
+from d2e import cli
+from d2e.cli_convert import convert_command
 from d2e.compiler.convert import report
 from d2e.ir import nirfile
+from d2e.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +303,7 @@ STEPS = [(1, 2, "sensitivity"), (2, 2, "sensitivity"), (1, 1, "sweep"), (1, 1, "
 def test_progress_on_a_terminal_is_one_line_and_elsewhere_one_per_kind():
     terminal, file = Terminal(), io.StringIO()
     for stream in (terminal, file):
-        progress = cli_convert.Progress(stream)
+        progress = Progress(stream)
         progress.end()
         assert stream.getvalue() == ""
         for step in STEPS:
@@ -316,7 +318,7 @@ def test_progress_on_a_terminal_is_one_line_and_elsewhere_one_per_kind():
 
 
 def test_every_option_is_a_keyword_of_the_function():
-    options = inspect.signature(cli_convert.convert_command).parameters
+    options = inspect.signature(convert_command).parameters
     keywords = inspect.signature(package.convert).parameters
     assert set(options) - {"as_json", "quiet"} == set(keywords) - {"listen"}
     assert {k: p.default for k, p in options.items() if k in keywords} == {

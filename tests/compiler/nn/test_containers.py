@@ -8,6 +8,7 @@ import d2e.nn as dn
 from d2e.compiler.convert.skeleton import Skeleton, activate, integrated
 from d2e.compiler.frontends.ann import load_ann
 from d2e.compiler.frontends.files import load_model
+from d2e.compiler.frontends.torch_export import from_exported
 from d2e.ir import reference
 from d2e.ir.errors import UsageError
 
@@ -90,6 +91,64 @@ def test_a_residual_is_read_from_a_file_that_runs_no_code(tmp_path, spiking):
             skeleton = Skeleton(integrated(load_ann(tmp_path / "model.pt")))
             logits = activate(skeleton, x[:, 0].numpy())[1][skeleton.readout.name]
             torch.testing.assert_close(torch.from_numpy(logits), model(x[:, 0]))
+
+
+def projected(spiking, kind=nn.Sequential):
+    """A residual block that halves the frame and doubles the channels, neurons behind it or in both branches or nowhere."""
+    body = [nn.Conv2d(2, 4, 3, 2, 1), nn.BatchNorm2d(4)]
+    past = [nn.Conv2d(2, 4, 1, 2, bias=False), nn.BatchNorm2d(4)]
+    if spiking == "nowhere":
+        return dn.Residual(nn.Sequential(*body, nn.ReLU()), nn.Sequential(*past))
+    if spiking == "both":
+        return dn.Residual(kind(*body, dn.IF(0.2)), kind(*past, dn.IF(0.3)))
+    return dn.Residual(kind(*body, dn.LIF(0.5, 0.2), nn.Conv2d(4, 4, 1)), kind(*past))
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, dn.Sequential])
+@pytest.mark.parametrize("spiking", ["body", "both"])
+def test_a_shortcut_projects_in_time(spiking, kind):
+    block = projected(spiking, kind).eval()
+    frames = torch.rand(3, 5, 2, 6, 6)
+    expected = dn.Sequential(*block.body)(frames) + dn.Sequential(*block.shortcut)(frames)
+    torch.testing.assert_close(dn.Sequential(block, dn.LI(0.0))(frames), expected)
+    assert expected.shape == (3, 5, 4, 3, 3)
+
+
+def test_a_shortcut_projects_without_time():
+    block = projected("nowhere").eval()
+    frames = torch.rand(3, 2, 6, 6)
+    torch.testing.assert_close(block(frames), block.body(frames) + block.shortcut(frames))
+    torch.testing.assert_close(dn.Sequential(block, dn.LI(0.0))(frames[:, None])[:, 0], block(frames))
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, dn.Sequential])
+@pytest.mark.parametrize("spiking", ["body", "both"])
+def test_a_shortcut_is_compiled_as_it_runs(tmp_path, spiking, kind):
+    torch.manual_seed(1)
+    tail = dn.LIF(0.5, 0.37, reset="zero"), nn.Flatten(), nn.Linear(36, 3), dn.LI(0.0)
+    model = dn.Sequential(projected(spiking, kind), *tail)
+    frames = torch.randint(0, 2, (4, 6, 2, 6, 6)).double()
+    model.double()(frames)
+    dn.save(model.eval(), tmp_path / "model.pt", input_shape=(2, 6, 6))
+    for network in (load_model(tmp_path / "model.pt"), from_exported(torch.export.export(model, (frames,)))):
+        found = reference.run(network, frames.numpy().astype(int)).output
+        torch.testing.assert_close(torch.from_numpy(found), model(frames))
+
+
+def test_a_shortcut_without_neurons_is_converted(tmp_path):
+    model = nn.Sequential(projected("nowhere"), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    dn.save(model.eval(), tmp_path / "model.pt", input_shape=(2, 6, 6))
+    x = torch.rand(4, 2, 6, 6)
+    skeleton = Skeleton(integrated(load_ann(tmp_path / "model.pt")))
+    logits = activate(skeleton, x.numpy())[1][skeleton.readout.name]
+    torch.testing.assert_close(torch.from_numpy(logits), model(x))
+
+
+def test_a_residual_of_an_older_file_has_no_shortcut():
+    block = dn.Residual(dn.Sequential(nn.Linear(3, 3), dn.IF()))
+    del block.shortcut
+    frames = torch.rand(2, 4, 3)
+    torch.testing.assert_close(block(frames), block.body(frames) + frames)
 
 
 def test_sum_pool_is_average_times_window():

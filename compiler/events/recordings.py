@@ -69,7 +69,7 @@ def load(
         source: a file (see `d2e.compiler.events.files.read`); a folder of files; a folder with a sub-folder of files per
             class; events as a structured array or as arrays by name; or a data set: any object with ``len`` and indices
             that gives events or (events, label), such as those of tonic and lists. Its ``sensor_size`` (width, height,
-            polarities), where it has one, must be ``shape`` times ``downsample``.
+            polarities), where it has one and no transform, must be ``shape`` times ``downsample``.
         shape: (polarities, height, width) of the network's input: 2 polarities, OFF (0) then ON (1), or 1, both of them.
         time_steps: of the network.
         step_us, start, downsample: how time and pixels are cut, see `d2e.compiler.events.frames_of`.
@@ -176,7 +176,7 @@ def _kind(found: Any) -> str:
 
 def _check_sensor(source: Any, shape: Shape, downsample: int) -> None:
     size = getattr(source, "sensor_size", None)
-    if size is None:
+    if size is None or any(getattr(source, name, None) is not None for name in ("transform", "transforms")):
         return
     width, height, _ = size
     rows, columns = -(-height // downsample), -(-width // downsample)

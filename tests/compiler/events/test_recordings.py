@@ -171,6 +171,10 @@ def test_a_data_set_of_tonic(tmp_path, monkeypatch):
     whole = load(found, **options(shape=(2, 34, 34)))
     assert whole.labels.tolist() == [0, 0, 7, 7]
     assert np.array_equal(whole.frames[:, :, :, :8, :8], frames[[0, 2, 1, 3]])
+    cropped = tonic.transforms.CenterCrop(sensor_size=(34, 34, 2), size=(28, 28))  # from row and column 3 on
+    found.transform = cropped
+    assert np.array_equal(load(found, **options(shape=(2, 28, 28))).frames, whole.frames[:, :, :, 3:31, 3:31])
+    found.transform = None
     small = load(found, **options(shape=(2, 17, 17), downsample=2))
     assert np.array_equal(small.frames[:, :, :, :4, :4], frames[[0, 2, 1, 3]].reshape(4, 4, 2, 4, 2, 4, 2).sum(axis=(4, 6)))
 

@@ -127,7 +127,7 @@ def two_sample_bound(direct_features: Array, event_features: Array, seed: int = 
     mean of those on either source. Whatever the features are, TV between the inputs is no less than TV between them.
 
     Args:
-        direct_features: [n, features], such as an image, or logits.
+        direct_features: [n, features], such as an image, or logits; two or more samples, as of the events.
         event_features: [m, features] of the same kind, such as events summed over time.
         seed: of the split in halves: one is learned from, on the other accuracy is measured.
     """

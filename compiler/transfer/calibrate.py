@@ -22,7 +22,7 @@ from d2e.compiler.nn.neurons import MultiThreshold, Neuron
 from d2e.compiler.transfer.rates import counted, evaluating, firing, on_device
 from d2e.ir.nodes import Array
 
-LIMIT = 16.0
+LIMIT = 8.0
 _HALVINGS = 12
 Rate = Callable[[Tensor], Tensor]
 
@@ -42,7 +42,8 @@ def calibrate(
         targets: `channel_rates` of the teacher on direct frames of the same images, of the same layers in the same order.
         per: one factor for each channel (each neuron of a dense layer), or one for the layer; multi-threshold neurons have
             one in any case.
-        limit: most by which a threshold is multiplied or divided.
+        limit: most by which a threshold is multiplied or divided. Beyond the factor T that one spike a pixel asks for, a
+            rate hardly comes nearer, and the channel's weights grow by as much where thresholds are folded.
     """
     calibrated = deepcopy(student)
     taken = on_device(frames, calibrated)

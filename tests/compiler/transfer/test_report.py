@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2e.compiler.transfer import report
-from d2e.compiler.transfer.bounds import compare
+from d2e.compiler.transfer.bounds import compare, two_sample_bound
 from d2e.compiler.transfer.energy import direct_rows, event_row
 
 
@@ -147,6 +148,14 @@ def test_a_bound_that_does_not_hold_is_said():
     assert "DOES NOT HOLD" in report.text(facts)
     assert "DOES NOT HOLD" in report.html(facts)
     assert report.verdict({"stages": [{"name": "student", "accuracy": 0.5}]}) is None
+
+
+def test_events_of_other_samples_have_a_lower_bound_and_no_verdict(monkeypatch):
+    monkeypatch.setattr("d2e.compiler.transfer.plots.charts", lambda facts: [])
+    found = two_sample_bound(np.zeros((8, 2)), np.ones((6, 2)))
+    page = report.html({"method": "tsf", "two_sample": asdict(found)})
+    assert "at least 1" in page
+    assert "The bound on the soft gap" not in page
 
 
 def test_layers_of_a_student_with_an_event_mapping_stand_beside_the_teacher_s():

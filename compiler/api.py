@@ -55,7 +55,8 @@ def compile(
         coding: of the input: spikes, signed or direct.
         max_payload: largest payload of the input.
         readout: of a class from the output: count, last, mean, max (over time) or first (who spikes first).
-        encoder: how the host makes frames of real values: direct, first, rate, bernoulli{seed=N}, ttfs or latency.
+        encoder: how the host makes frames of real values: direct, first, rate, bernoulli{seed=N}, ttfs, ttfs-strict,
+            ttfs-inclusive, latency (these four also with {latch}), phase or delta{step=X}; docs/encoding.md defines them.
         input_range: smallest and largest value of the input; by default that of the calibration data, or 0 and 1 for an
             encoder that makes spikes.
         input_bits: width of the payloads that real values become; by default 8, or fewer where the first layer's state

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from d2e.ir import Network, UsageError, reference
+from d2e.ir.encoding import REAL
 from d2e.ir.frames import is_image, spread
 from d2e.ir.nodes import Array
 
@@ -108,10 +109,13 @@ def fit(data: Data, network: Network, what: str = "data") -> Data:
     set holds what the model was trained on, so where it takes real values integers are such values too.
 
     Raises:
-        UsageError: D2E-INPUT-001..003, D2E-ENC-001 and -003, D2E-DATA-003 for labels beyond the outputs, D2E-DATA-004 for
-            other steps.
+        UsageError: D2E-INPUT-001..003, D2E-ENC-001, -003 and -010, D2E-DATA-003 for labels beyond the outputs, D2E-DATA-004
+            for other steps.
     """
     real = _real(network, data.frames)
+    if real is None and network.input.encoder is not None and network.input.encoder.latch:
+        raise UsageError("D2E-ENC-010", f"{what} holds integers over time, which may be latched already or not",
+                         hint="Give the real values, which the encoder latches.")
     frames = spread(network, real if real is not None else data.frames)
     checked = reference.check_frames(network, frames)
     frames = checked if real is None else frames
@@ -130,7 +134,7 @@ def _real(network: Network, frames: Array) -> Array | None:
     """The frames as real values; None where the network takes them as payloads."""
     source = network.input
     encoder = source.encoder
-    by_value = source.coding == "direct" or (encoder is not None and encoder.kind in ("direct", "first"))
+    by_value = source.coding == "direct" or (encoder is not None and encoder.kind in REAL)
     if not by_value and not is_image(source, frames) and (encoder is None or frames.dtype.kind != "f"):
         return None
     return frames if frames.dtype.kind == "f" else frames.astype(np.result_type(frames, np.float32))

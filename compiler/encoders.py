@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 
@@ -28,8 +29,10 @@ def checked_range(given: Sequence[float] | None) -> tuple[float, float] | None:
     """
     if given is None:
         return None
-    if len(given) != 2 or not all(map(math.isfinite, given)) or not given[0] < given[1]:
-        stated = ",".join(f"{x:g}" for x in given)
+    numbers = list(given) if isinstance(given, (list, tuple)) else [given]
+    real_ones = all(isinstance(x, Real) and math.isfinite(x) for x in numbers)
+    if len(numbers) != 2 or not real_ones or not given[0] < given[1]:
+        stated = ",".join(map(str, numbers))
         raise UsageError("D2E-ENC-006", f"input range {stated} is not LOW,HIGH with LOW below HIGH",
                          hint="Write --input-range 0,1.")
     return float(given[0]), float(given[1])
@@ -50,7 +53,7 @@ def parse(text: str, span: tuple[float, float] | None = None, max_payload: int =
     Raises:
         UsageError: D2E-ENC-006.
     """
-    match = _TEXT.fullmatch(text)
+    match = _TEXT.fullmatch(text) if isinstance(text, str) else None  # a checkpoint may hold anything
     kind, option, value = match.groups("") if match else ("", "", "")
     if kind not in _OPTIONS[option] or not _is_value(option, value):
         raise UsageError("D2E-ENC-006", f"encoder {text!r} is not known", hint=_SPELLING)

@@ -100,8 +100,16 @@ def _digits(node: Neuron, levels: list[Level]) -> list[Level]:
 def is_whole(node: Neuron) -> bool:
     """Whether ``v`` only ever holds whole weight units."""
     keep = node.decays[1]
+    current = has_current(node) and not _keeps_all(node)
     leaks, starts = keep is not None and bool((keep % DECAY_ONE).any()), keep is None or bool(keep.any())
-    return not (leaks or has_current(node) or (node.bias % UNIT).any() or (starts and (node.v_init % UNIT).any()))
+    return not (leaks or current or (node.bias % UNIT).any() or (starts and (node.v_init % UNIT).any()))
+
+
+def _keeps_all(node: Neuron) -> bool:
+    """Whether a synaptic current of whole weight units stays one."""
+    keep = node.decays[0]
+    whole = keep is not None and not bool((keep % DECAY_ONE).any())
+    return whole and not (isinstance(node, CubaLIF) and bool((node.u_init % UNIT).any()))
 
 
 def _charged(node: Neuron, keep: Any, keep_mem: Any, threshold: int, sign: int) -> CubaLIF:

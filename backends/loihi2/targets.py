@@ -19,6 +19,7 @@ from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
+from d2e.compiler.passes.latch_input import LatchInput
 from d2e.compiler.passes.quantise import Quantise
 from d2e.compiler.target import Limit, Option, check_engine, positive
 from d2e.ir import Network, reference
@@ -53,6 +54,7 @@ class Loihi2Target:
     def pipeline(self, options: Mapping[str, Any]) -> Sequence[Pass]:
         """Source network to the chip's neurons on counted cores."""
         burst: Any = options.get("burst") or "auto"
+        soft_reset: Any = options.get("soft_reset") or "exact"
         low, high = options.get("input_range") or (None, None)
         cores = options.get("cores") or (options.get("chips") or 1) * int(LIMITS["cores"].value)
         return [
@@ -60,8 +62,8 @@ class Loihi2Target:
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
                         evaluation=options.get("evaluation"), state_max=GRID.state_max,
                         weight_bits=max(table(options.get("weight_bits") or "8", GRID.weight_bits).values())),
-            FoldThresholds(), Quantise.asked(GRID, options),
-            MapNeurons(burst=burst, soft_reset=options.get("soft_reset") or "exact", graded=not self.hardware,
+            FoldThresholds(), Quantise.asked(GRID, options), LatchInput(chip=soft_reset == "exact"),
+            MapNeurons(burst=burst, soft_reset=soft_reset, graded=not self.hardware,
                        cores=cores),
             Place(cores=cores, strict=self.hardware),
         ]

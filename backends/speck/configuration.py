@@ -111,7 +111,7 @@ class Source:
         max_payload: most events of an element in one step.
         time_steps: per sample; None: taken from the data.
         dt: seconds per step; None: not stated.
-        encoder: kind, scale (nested lists or a number) and seed of `d2e.ir.Encoder`; None: frames are counts already.
+        encoder: kind, scale (nested lists or a number), seed and latch of `d2e.ir.Encoder`; None: frames are counts already.
     """
 
     shape: tuple[int, ...]

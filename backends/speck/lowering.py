@@ -143,7 +143,8 @@ def _source(network: Network, destinations: Sequence[Destination]) -> Source:
     node = network.input
     encoder: dict[str, Any] | None = None
     if node.encoder is not None and node.encoder.scale is not None:
-        encoder = {"kind": node.encoder.kind, "scale": node.encoder.scale.tolist(), "seed": node.encoder.seed}
+        own = node.encoder
+        encoder = {"kind": own.kind, "scale": node.encoder.scale.tolist(), "seed": own.seed, "latch": own.latch}
     return Source(node.shape, input_space(network), tuple(destinations), node.max_payload, node.time_steps, node.dt, encoder)
 
 

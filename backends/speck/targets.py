@@ -22,6 +22,7 @@ from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.encode_input import EncodeInput
 from d2e.compiler.passes.fold_thresholds import FoldThresholds
+from d2e.compiler.passes.latch_input import LatchInput
 from d2e.compiler.passes.quantise import Grid, Quantise
 from d2e.compiler.target import Limit, Option, Streamed, check_engine, one_of
 from d2e.ir import FixedPoint, Network, reference
@@ -81,7 +82,7 @@ class SpeckTarget:
             Discretise(dt=options.get("dt")), Canonicalise(pooling=POOLINGS[1:]), CheckRules(options=own),
             EncodeInput(bits=options.get("input_bits"), low=low, high=high, calibration=options.get("calibration"),
                         evaluation=options.get("evaluation"), widest=INPUT_BITS, signed=False),
-            FoldThresholds(), Quantise.asked(GRID, options), MapNeurons(),
+            FoldThresholds(), Quantise.asked(GRID, options), LatchInput(chip=False), MapNeurons(),
             Place(camera=own.get("input") == "camera", calibration=options.get("calibration")), ToEvents(),
         ]
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from d2e.compiler.encoders import checked_range, coding_of, parse, with_encoder
 from d2e.compiler.frontends import pt2_archive, safe
 from d2e.compiler.frontends.builder import checked_input, checked_output
 from d2e.compiler.frontends.torch_export import from_exported
@@ -172,7 +173,24 @@ def _reason(error: Exception) -> str:
 
 def _network(model: Any, stated: dict[str, Any], what: str) -> Network:
     """A network of whatever was loaded, with the facts the user stated over those the model states."""
+    coding = stated.get("coding")
     model, stated = unwrapped(model, stated, what)
+    entry = {key: stated.pop(key, None) for key in ("encoder", "input_range")}
+    return _entered(_plain(model, stated, what), coding=coding, **entry)
+
+
+def _entered(network: Network, encoder: str | None, input_range: Sequence[float] | None, coding: str | None) -> Network:
+    """The network with the encoder that its checkpoint states, unless the user states another coding."""
+    if encoder is None:
+        return network
+    span = checked_range(input_range)
+    if coding not in (None, coding_of(parse(encoder, span), span, coding)):
+        return network
+    return with_encoder(network, encoder, span, coding)
+
+
+def _plain(model: Any, stated: dict[str, Any], what: str) -> Network:
+    """A network of whatever was loaded, its input as it is."""
     if isinstance(model, nn.Module):
         check_shape_known(stated, what)
         return from_torch(model, **stated)

@@ -12,10 +12,11 @@ from d2e.compiler.data import Data
 from d2e.compiler.measure import Measured, comparable
 from d2e.compiler.notes import warnings
 from d2e.compiler.passes.canonicalise import HELPER
+from d2e.compiler.passes.latch_input import LATCH
 from d2e.compiler.paths import paths_into
 from d2e.compiler.replicas import replicas
 from d2e.compiler.report.report import SCHEMA, Report
-from d2e.ir import LI, Network
+from d2e.ir import LI, Network, Neuron
 
 
 def build_report(
@@ -54,6 +55,8 @@ def build_report(
             totals[key] = sum(values)
     if "cores" in placement.get("fit", {}):
         totals["cores"] = placement["fit"]["cores"]["used"]
+    if program is not None:
+        totals["input_events_per_sample"] = float(program.input_messages.sum())
     if latency is not None:
         totals["latency_steps"] = latency
     conversion = network.metadata.get("conversion", {})
@@ -103,6 +106,11 @@ def _early_exit(network: Network, program: Measured | None, steps: int | None) -
     }
 
 
+def _kind(node: Neuron, kind: str) -> str:
+    """What a population is: of this kind in the source, or what a pass added it for."""
+    return "always-on" if node.metadata.get(HELPER) else LATCH if node.metadata.get(LATCH) else kind
+
+
 def _layer(
     network: Network, name: str, own: Sequence[str], placement: Mapping[str, Any], kinds: Mapping[str, str],
     program: Measured | None, synops: Mapping[str, float], steps: float | None,
@@ -111,7 +119,7 @@ def _layer(
     node = network.neuron(own[0])
     size = sum(cost.neurons(network, n) for n in own)
     row: dict[str, Any] = {
-        "name": name, "kind": "always-on" if node.metadata.get(HELPER) else kinds.get(name, node.kind),
+        "name": name, "kind": _kind(node, kinds.get(name, node.kind)),
         "neurons": size, "synapses": sum(cost.synapses(network, n) for n in own),
     }
     form = network.metadata.get("forms", {}).get(name, {}).get("form")

@@ -29,7 +29,7 @@ def test_the_example_compiles_with_no_option_at_all(compile_, model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["build"]
     folder = tmp_path / "build" / "model-loihi2-sim"
     assert {p.name for p in folder.iterdir()} == FILES
-    assert re.findall(r"^\[(\d)/8\] ([\w-]+) … \d+\.\d\d s, \d+ nodes changed$", done.err, re.M) == [
+    assert re.findall(r"^\[(\d)/9\] ([\w-]+) … \d+\.\d\d s, \d+ nodes changed$", done.err, re.M) == [
         (str(i), name) for i, name in enumerate(PASSES, 1)
     ]
     assert len(done.err.splitlines()) == len(PASSES)

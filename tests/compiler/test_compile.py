@@ -290,9 +290,9 @@ def test_networks_are_printed_after_the_passes_asked_for(capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert text.count("after ") == 1
     assert "after quantise:\n" in text
-    assert sum(line.endswith(" s") for line in text.splitlines()) == 8
+    assert sum(line.endswith(" s") for line in text.splitlines()) == 9
     d2e.compile(toy(), print_ir_after="all")
-    assert capsys.readouterr().out.count("after ") == 8
+    assert capsys.readouterr().out.count("after ") == 9
 
 
 def test_the_gate_holds_back_a_program_that_lost_accuracy(tmp_path: Path) -> None:

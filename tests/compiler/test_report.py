@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "fit_source", "energy", "warnings"}
 LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", "spikes_per_sample", "synops_per_sample", "rate",
          "spikes_source_per_sample", "drift"}
-TOTALS = {"neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample", "latency_steps"}
+TOTALS = {"neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample", "input_events_per_sample",
+          "latency_steps"}
 
 
 def network() -> Network:
@@ -84,6 +85,7 @@ def test_figures_are_what_brute_force_counts(program: d2e.Program) -> None:
     totals = report["totals"]
     for key in ("neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample"):
         assert totals[key] == pytest.approx(sum(row[key] for row in report["layers"]))
+    assert totals["input_events_per_sample"] == pytest.approx((FRAMES != 0).sum() / 9)
     assert {row["name"] for row in report["layers"]} == set(lowered.populations)
     kinds = {row["name"]: row["kind"] for row in report["layers"]}
     assert kinds == {"hidden": "if", "out": "if", "hidden.on": "always-on"}
@@ -106,8 +108,8 @@ def test_accuracy_and_count_errors_are_those_of_the_runs(program: d2e.Program) -
     assert last["max_count_error"] == max(np.abs(source.counts[n] - lowered.counts[n]).max() for n in source.counts)
     assert last["spikes"] == pytest.approx(sum(lowered.counts[n].sum() for n in source.counts) / 9)
     assert [r["pass"] for r in accuracy["passes"]] == [
-        "source", "discretise", "canonicalise", "check-rules", "encode-input", "fold-thresholds", "quantise", "map-neurons",
-        "place",
+        "source", "discretise", "canonicalise", "check-rules", "encode-input", "fold-thresholds", "quantise", "latch-input",
+        "map-neurons", "place",
     ]
 
 

@@ -91,7 +91,9 @@ def _encoder(entry: Input) -> dict[str, object] | None:
     own = entry.encoder
     if own is None or own.scale is None:
         return None
-    return {"kind": own.kind, "scale": own.scale.tolist(), "seed": own.seed, "time_steps": entry.time_steps}
+    return {
+        "kind": own.kind, "scale": own.scale.tolist(), "seed": own.seed, "latch": own.latch, "time_steps": entry.time_steps,
+    }
 
 
 def _copy_skeleton(folder: Path) -> None:

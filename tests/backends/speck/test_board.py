@@ -181,7 +181,7 @@ def test_samples_of_events_and_their_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["mixed", "raster"])
 def test_real_values_are_encoded_as_d2e_encodes_them(tmp_path: Path, order: str) -> None:
-    facts = {"kind": "rate", "scale": 0.25, "seed": 3}
+    facts = {"kind": "rate", "scale": 0.25, "seed": 3, "latch": False}
     configuration = replace(chain(encoder=facts, time_steps=4), notes={"events": order})
     deployed = Deployed(tmp_path / "target", configuration)
     images = np.random.default_rng(0).random((2, 2, 8, 6))

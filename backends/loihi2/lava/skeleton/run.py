@@ -42,7 +42,7 @@ def encoded(network: Any, frames: np.ndarray) -> np.ndarray:
     shape, facts = tuple(network.INPUT_SHAPE), network.ENCODER
     if facts is None or frames.dtype.kind != "f" or not np.isfinite(frames).all():
         return frames
-    own = encoder.Encoder(facts["kind"], np.array(facts["scale"]), facts["seed"])
+    own = encoder.Encoder(facts["kind"], np.array(facts["scale"]), facts["seed"], facts["latch"])
     if frames.shape[1:] == shape and facts["time_steps"]:
         frames = own.spread(frames, facts["time_steps"])
     changing = own.kind in encoder.TIMED and frames.ndim > 1 and (frames != frames[:, :1]).any()

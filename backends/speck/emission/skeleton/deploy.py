@@ -58,7 +58,7 @@ def encoded(source: dict[str, Any], frames: np.ndarray) -> np.ndarray:
     facts, shape = source["encoder"], tuple(source["shape"])
     if facts is None or frames.dtype.kind != "f" or not np.isfinite(frames).all():
         return frames
-    own = encoder.Encoder(facts["kind"], np.array(facts["scale"]), facts["seed"])
+    own = encoder.Encoder(facts["kind"], np.array(facts["scale"]), facts["seed"], facts["latch"])
     if frames.shape[1:] == shape and source["time_steps"]:
         frames = own.spread(frames, source["time_steps"])
     changing = own.kind in encoder.TIMED and frames.ndim > 1 and (frames != frames[:, :1]).any()

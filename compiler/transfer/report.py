@@ -38,7 +38,7 @@ def text(facts: Mapping[str, Any], path: str | None = None) -> str:
 
 def _method(facts: Mapping[str, Any]) -> str:
     given = facts.get("settings", {})
-    told = [f"{name.replace('_', ' ')} {_plain(given[name])}" for name in _SETTINGS if name in given]
+    told = [f"{name.replace('_', ' ')} {_plain(given[name])}" for name in _SETTINGS if given.get(name, "none") != "none"]
     stated = {"encoding": "encoding", "T": "time_steps", "seed": "seed"}
     parts = [f"{name} {facts[key]}" for name, key in stated.items() if key in facts]
     return f"method     {', '.join([str(facts.get('method', 'not stated')), *parts, *told])}"
@@ -105,7 +105,7 @@ def _rates(facts: Mapping[str, Any]) -> list[str]:
         return []
     if not rows:
         return ["rates      no layer has collapsed"]
-    listed = ", ".join(f"{row['layer']} ({row.get('state', 'collapsed')})" for row in rows[:3])
+    listed = ", ".join(f"layer {row['layer']} {row.get('state', 'collapsed')}" for row in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     return [f"rates      {listed}{more}: {rows[0]['remedy']}"]
 

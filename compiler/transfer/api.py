@@ -20,7 +20,7 @@ from d2e.compiler.files import check_folder
 from d2e.compiler.frontends.files import Source
 from d2e.compiler.program import Program
 from d2e.compiler.transfer import pairs
-from d2e.compiler.transfer.deploy import CALIBRATION, Student, program_row, write
+from d2e.compiler.transfer.deploy import CALIBRATION, Student, folder_of, program_row, write
 from d2e.compiler.transfer.inputs import reads
 from d2e.compiler.transfer.keep import Keep
 from d2e.compiler.transfer.losses import DIVERGENCES
@@ -113,18 +113,21 @@ def transfer(
         alpha=_alpha(method, alpha), temperature=temperature, divergence=divergence, augment=augment, patience=patience,
         seed=seed,
     )
-    _check(settings, method, start, precision)
+    _check(settings, method, start, precision, targets)
     if output is not None:
         check_folder(Path(output))
     teacher, steps = load_teacher(model, input_shape, time_steps, allow_pickle)
     normal = _normal(mean, std, teacher.shape)
     whole, test = _samples(data, events, eval, eval_events, teacher.shape)
-    enters = reads(encoding, whole, steps, seed)
+    enters = reads(encoding, whole, test, steps, seed)
     whole = enters.prepared(whole, steps)
     test = None if test is None else enters.prepared(test, steps)
     if augment != "none" and whole.events is not None:
         raise UsageError("D2E-TRANS-008", f"augment {augment!r} changes images before they are encoded; these are events",
                          hint="Leave --augment out.")
+    if augment != "none" and len(teacher.shape) != 3:
+        raise UsageError("D2E-TRANS-008", f"augment {augment!r} moves images [channels, height, width], not "
+                         f"{list(teacher.shape)}", hint="Leave --augment out.")
     learned, held = whole.split(min(MOST_HELD, len(whole) // 10))
     crew = workers(device, precision)
     teacher.module.to(crew.device).eval().requires_grad_(False)
@@ -145,8 +148,8 @@ def transfer(
     rows: list[dict[str, Any]] = []
     if method in TRAINED:
         lesson = _lesson(meter, settings)
-        keep = Keep(resume, _run(student, lesson, settings, [precision, enters.encoding]))
-        rows = fit(student, lesson, settings, crew, meter.held_out, keep, listen)
+        keep = Keep(resume, _run(student, lesson, meter.held, settings, [precision, enters.encoding, steps]))
+        rows = fit(student, lesson, settings, crew, meter.held_out, keep, None if crew.rank else listen)
         meter.stage("student", student)
     facts: dict[str, Any] = {
         "schema": 1, "method": method, "encoding": enters.encoding, "time_steps": steps, "seed": seed, "start": start,
@@ -177,13 +180,16 @@ def _alpha(method: str, given: float | None) -> float:
     return (1.0 if method == "tsf" else 0.4) if given is None else given
 
 
-def _check(settings: Settings, method: str, start: str, precision: str) -> None:
+def _check(settings: Settings, method: str, start: str, precision: str, targets: Sequence[str]) -> None:
     for name, value, known in (
         ("method", method, METHODS), ("start", start, STARTS), ("divergence", settings.divergence, tuple(DIVERGENCES)),
         ("augment", settings.augment, AUGMENTATIONS), ("precision", precision, tuple(PRECISIONS)),
     ):
         if value not in known:
             raise UsageError("D2E-TRANS-008", f"{name} {value!r} is not known", hint=f"It is {', '.join(known)}.")
+    if len({folder_of(target) for target in targets}) < len(targets):
+        raise UsageError("D2E-TRANS-008", f"targets {', '.join(targets)} would be written to one folder",
+                         hint="Give every chip once; d2e-compile takes the student to another one.")
     rate = settings.highest_rate
     check_ranges(settings, {
         "epochs": (settings.epochs >= 1, "1 or more"), "batch": (settings.batch >= 2, "2 or more"),
@@ -228,12 +234,12 @@ def _lesson(meter: Meter, settings: Settings) -> Lesson:
     return Lesson(meter.learned, meter.reads.send, ask=meter.ask)
 
 
-def _run(student: Model, lesson: Lesson, settings: Settings, options: list[str]) -> str:
+def _run(student: Model, lesson: Lesson, held: Pairs, settings: Settings, options: list[Any]) -> str:
     """Tells a training run: its weights at the start, its data, its options."""
-    found = hashlib.sha256(json.dumps([asdict(settings), *options], sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps([asdict(settings), student.readout, *options], sort_keys=True).encode())
     found.update(str(student.module).encode())
-    samples = lesson.pairs
-    for tensor in (*student.module.state_dict().values(), samples.images, samples.labels, samples.events, lesson.answers):
+    samples = [tensor for part in (lesson.pairs, held) for tensor in (part.images, part.labels, part.events)]
+    for tensor in (*student.module.state_dict().values(), *samples, lesson.answers):
         if tensor is not None:
             found.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return found.hexdigest()

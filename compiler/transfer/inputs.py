@@ -51,26 +51,27 @@ class Reads:
         """With the camera's events, where it is one.
 
         Raises:
-            UsageError: D2E-TRANS-012 for recordings of other steps or frames, or of what is no count; D2E-EVT-002 for
-                images that the camera cannot see.
+            UsageError: D2E-TRANS-012 for recordings of other steps or frames; D2E-EVT-002 for images that the camera
+                cannot see.
         """
         if self.encoding == CAMERA:
             return _filmed(pairs, time_steps, self.seed)
         if pairs.events is None:
             return pairs
         found = tuple(pairs.events.shape[1:])
-        if found != (time_steps, *self.shape) or pairs.events.min() < 0 or bool((pairs.events % 1 != 0).any()):
-            raise UsageError("D2E-TRANS-012", f"events of shape {list(pairs.events.shape)} are not counts [n, {time_steps}, "
+        if found != (time_steps, *self.shape):
+            raise UsageError("D2E-TRANS-012", f"events of shape {list(pairs.events.shape)} are not frames [n, {time_steps}, "
                              f"{', '.join(map(str, self.shape))}]", hint="Bin every recording into the model's time steps.")
         return pairs
 
 
-def reads(encoding: str, pairs: Pairs, time_steps: int, seed: int) -> Reads:
+def reads(encoding: str, pairs: Pairs, test: Pairs | None, time_steps: int, seed: int) -> Reads:
     """The student's input for an encoding.
 
     Args:
         encoding: an encoder as of `d2e.compile`, or "dvs".
         pairs: samples; where they hold recordings these are read, whatever the encoding.
+        test: more of them, whose payloads the student must take as well.
         time_steps: T.
         seed: of the camera.
 
@@ -79,7 +80,8 @@ def reads(encoding: str, pairs: Pairs, time_steps: int, seed: int) -> Reads:
     """
     image = tuple(pairs.images.shape[1:])
     if pairs.events is not None:
-        return Reads(RECORDED, tuple(pairs.events.shape[2:]), None, max(1, int(pairs.events.max())))
+        largest = max(int(part.events.max()) for part in (pairs, test) if part is not None and part.events is not None)
+        return Reads(RECORDED, tuple(pairs.events.shape[2:]), None, max(1, largest))
     if encoding == CAMERA:
         return Reads(CAMERA, (2, *image[1:]), None, MOST_EVENTS, seed=seed)
     encoder = parse(encoding, (0.0, 1.0), 1)

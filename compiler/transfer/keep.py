@@ -25,8 +25,10 @@ class Keep:
     def __init__(self, path: str | os.PathLike[str] | None, run: str) -> None:
         self.path, self.run = None if path is None else Path(path), run
 
-    def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[dict[str, Any]], Weights | None]:
-        """Put module and optimiser where the run was; its rows, and the best weights so far.
+    def restore(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> tuple[list[dict[str, Any]], Weights | None]:
+        """Put module, optimiser and scaler where the run was; its rows, and the best weights so far.
 
         Raises:
             UsageError: D2E-TRANS-014 for a file that is damaged or of another run.
@@ -35,19 +37,22 @@ class Keep:
             return [], None
         try:
             kept = torch.load(self.path, map_location="cpu", weights_only=True)
-            run = kept["run"]
+            run, rows, best = kept["run"], kept["rows"], kept["best"]
+            weights, momenta, scale = kept["module"], kept["optimiser"], kept["scaler"]
         except Exception:
             raise UsageError("D2E-TRANS-014", f"{self.path} holds no state of a training run",
                              hint="Give another file to --resume, or remove it.") from None
         if run != self.run:
             raise UsageError("D2E-TRANS-014", f"{self.path} is of another run: other model, data or options",
                              hint="Give the options of that run, or another file to --resume.")
-        module.load_state_dict(kept["module"])
-        optimiser.load_state_dict(kept["optimiser"])
-        return kept["rows"], kept["best"]
+        module.load_state_dict(weights)
+        optimiser.load_state_dict(momenta)
+        scaler.load_state_dict(scale)
+        return rows, best
 
     def write(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, rows: list[dict[str, Any]], best: Weights | None,
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rows: list[dict[str, Any]],
+        best: Weights | None,
     ) -> None:
         """Keep the state after an epoch; the file is whole at every moment.
 
@@ -56,8 +61,8 @@ class Keep:
         """
         if self.path is None:
             return
-        state = {"run": self.run, "module": module.state_dict(), "optimiser": optimiser.state_dict(), "rows": rows,
-                 "best": best}
+        state = {"run": self.run, "module": module.state_dict(), "optimiser": optimiser.state_dict(),
+                 "scaler": scaler.state_dict(), "rows": rows, "best": best}
         partial = self.path.with_name(f"{self.path.name}.partial")
         try:
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from d2e.compiler.frontends.files import Source, check_shape_known, opened, unwr
 from d2e.ir import UnsupportedError, UsageError
 from d2e.ir.nodes import Shape
 
-CHUNK = 256
+CHUNK, STEPS = 256, 8
 _READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "count": lambda out: out.sum(1), "mean": lambda out: out.mean(1), "last": lambda out: out[:, -1],
     "max": lambda out: out.amax(1),
@@ -55,12 +55,14 @@ class Model:
         return own
 
     def to_train(self) -> None:
-        """Training mode; batch norms whose parameters are not trained keep their statistics."""
+        """Training mode; where a part of the network is not trained, neither are its batch norms' statistics."""
         self.module.train()
+        if all(p.requires_grad for p in self.module.parameters()):
+            return
         for module in self.module.modules():
-            own = list(module.parameters(recurse=False))
-            if own and not any(p.requires_grad for p in own):
-                module.eval()
+            state = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            if state and not any(p.requires_grad for p in state):
+                module.training = False
 
     @torch.no_grad()
     def answers(self, frames: Callable[[slice], Tensor], count: int) -> Tensor:
@@ -83,9 +85,12 @@ def load_teacher(source: Source, input_shape: Shape | None, time_steps: int | No
         time_steps: overrules what the model says; 8 where nothing does.
         allow_pickle: as in `d2e.compile`.
 
+    Returns:
+        Both; a live module is copied, and stays as it is.
+
     Raises:
-        UsageError: D2E-TRANS-001 for what is no torch module, -002 for a network that reads events already, D2E-LOAD-011
-            for an unknown input shape, and those of loading.
+        UsageError: D2E-TRANS-001 for what is no torch module, -002 for a network that reads events already, -008 for no
+            time steps, D2E-LOAD-011 for an unknown input shape, and those of loading.
         UnsupportedError: D2E-TRANS-003 for a module without d2e.nn neurons, -004 for a readout without logits.
     """
     stated = {} if input_shape is None else {"input_shape": tuple(input_shape)}
@@ -105,10 +110,13 @@ def load_teacher(source: Source, input_shape: Shape | None, time_steps: int | No
     if readout not in _READOUTS:
         raise UnsupportedError("D2E-TRANS-004", f"the readout {readout!r} of the teacher gives no logits",
                                hint=f"Train it with the readout {', '.join(_READOUTS)}.")
-    steps = int(time_steps or facts.get("time_steps") or 8)
+    given = facts.get("time_steps") if time_steps is None else time_steps
+    steps = STEPS if given is None else int(given)
+    if steps < 1:
+        raise UsageError("D2E-TRANS-008", f"time_steps {steps} is out of its range", hint="It is 1 or more.")
     kept = {k: v for k, v in facts.items() if k in ("dt", "name") and v is not None}
-    model = Model(over_time(module), tuple(facts["input_shape"]), readout, kept, facts.get("coding") == "direct")
-    return model, steps
+    own = over_time(copy.deepcopy(module))
+    return Model(own, tuple(facts["input_shape"]), readout, kept, facts.get("coding") == "direct"), steps
 
 
 def over_time(module: nn.Module) -> nn.Module:
@@ -125,7 +133,7 @@ def mapped(model: Model, shape: Shape, mean: Tensor | None = None, std: Tensor |
     Args:
         model: the student.
         shape: of a frame of events [channels, height, width].
-        mean, std: [channels] of the teacher's images.
+        mean, std: [channels, 1, 1] of the teacher's images.
 
     Raises:
         UnsupportedError: D2E-TRANS-005 for frames that are no images of the same size.
@@ -136,7 +144,7 @@ def mapped(model: Model, shape: Shape, mean: Tensor | None = None, std: Tensor |
             f"{list(shape)} to {list(model.shape)}", hint="Leave --event-mapping out, or bring the events to that size.",
         )
     sent, wanted = shape[0], model.shape[0]
-    layer = nn.Conv2d(sent, wanted, 1)
+    layer = nn.utils.skip_init(nn.Conv2d, sent, wanted, 1)  # type: ignore[no-untyped-call]
     weight = torch.zeros(wanted, sent)
     if sent == wanted:
         weight = torch.eye(wanted)
@@ -147,9 +155,9 @@ def mapped(model: Model, shape: Shape, mean: Tensor | None = None, std: Tensor |
         weight[:, 0], weight[:, 1] = -1.0, 1.0
     else:
         weight[:] = 1.0 / sent
-    scale = torch.ones(wanted) if std is None else 1.0 / std
+    scale = torch.ones(wanted) if std is None else 1.0 / std.flatten()
     with torch.no_grad():
         layer.weight.copy_((weight * scale[:, None])[:, :, None, None])
-        layer.bias.copy_(torch.zeros(wanted) if mean is None else -mean * scale)  # type: ignore[union-attr]
+        layer.bias.copy_(torch.zeros(wanted) if mean is None else -mean.flatten() * scale)
     inner = model.module if isinstance(model.module, nn.Sequential) else nn.Sequential(model.module)
     return replace(model, module=snn.Sequential(layer, *inner), shape=shape)

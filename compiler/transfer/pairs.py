@@ -15,6 +15,8 @@ from d2e.ir.nodes import Array, Shape
 
 Send = Callable[[Tensor], Tensor]
 AUGMENTATIONS = ("none", "shift", "flip-shift")
+MOST_EVENTS = 1 << 24
+"""Of one element and step: beyond it float32 has no whole numbers any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ def load(source: data_sets.Source, shape: Shape, what: str, events: data_sets.So
 
     Raises:
         UsageError: D2E-INPUT-001 for another shape, -002 for NaN, D2E-DATA-003 without labels, D2E-TRANS-010 for values
-            beyond 0..1, -012 for events of other samples.
+            beyond 0..1, -012 for events of other samples or of what is no count.
     """
     data = data_sets.load(source, what)
     if data.frames.shape[1:] != shape:
@@ -124,7 +126,16 @@ def _with_events(pairs: Pairs, events: data_sets.Data, what: str) -> Pairs:
         raise UsageError("D2E-TRANS-012", f"the events of the {what} are not those of its {len(pairs)} images: "
                          f"{list(events.frames.shape)}{'' if same else ', other labels'}",
                          hint="Give frames [n, time, *shape], one recording for each image, in the same order.")
-    return replace(pairs, events=torch.from_numpy(np.ascontiguousarray(events.frames)))
+    return replace(pairs, events=torch.from_numpy(_counts(events.frames, what)))
+
+
+def _counts(frames: Array, what: str) -> Array:
+    """Counts of events in the smallest integers that hold them."""
+    whole = frames.dtype.kind != "f" or bool((np.isfinite(frames) & (np.rint(frames) == frames)).all())
+    if not whole or frames.size == 0 or frames.min() < 0 or frames.max() > MOST_EVENTS:
+        raise UsageError("D2E-TRANS-012", f"the events of the {what} are no counts, whole numbers from 0 to {MOST_EVENTS:,}",
+                         hint="Count the events of every pixel and time step.")
+    return np.ascontiguousarray(frames, np.uint8 if frames.max() < 256 else np.int32)
 
 
 def check_labels(pairs: Pairs, classes: int, what: str) -> None:

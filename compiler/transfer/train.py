@@ -101,7 +101,7 @@ def fit(
         A row per epoch: epoch, lr, loss, ce, divergence, train_accuracy, held.
 
     Raises:
-        UsageError: D2E-TRANS-013 where the loss is no number.
+        UsageError: D2E-TRANS-013 where the loss is no number, -008 for batches that leave a process without a sample.
     """
     student.module.to(workers.device)
     optimiser = torch.optim.SGD(
@@ -109,20 +109,22 @@ def fit(
         momentum=settings.momentum, nesterov=settings.momentum > 0, weight_decay=settings.weight_decay,
     )
     steps = math.ceil(len(lesson.pairs) / settings.batch)
-    rows, best = keep.restore(student.module, optimiser)
-    module, wrapped = workers.prepared(student.module, optimiser)
-    trained = replace(student, module=module)
+    if (least := len(lesson.pairs) // steps) < workers.world:
+        raise UsageError("D2E-TRANS-008", f"a batch of {least} is too small for {workers.world} processes",
+                         hint="Give a larger --batch.")
+    rows, best = keep.restore(student.module, optimiser, workers.scaler)
+    trained = replace(student, module=workers.prepared(student.module))
     for epoch in range(len(rows), settings.epochs):
         if _enough(rows, settings.patience):
             break
         before = f", {100 * rows[-1]['held']['accuracy']:.1f} % held-out before" if rows else ""
         tell = None if listen is None else _counted(listen, steps, f"epoch {epoch + 1} of {settings.epochs}{before}")
-        row = _epoch(trained, lesson, settings, workers, wrapped, epoch, steps, tell)
-        rows.append({**row, "held": dict(measure(student))})
+        row = _epoch(trained, lesson, settings, workers, optimiser, epoch, steps, tell)
+        rows.append(workers.agreed({**row, "held": dict(measure(student))}))
         if settings.patience is not None and _best(rows) == len(rows) - 1:
             best = {k: v.detach().cpu().clone() for k, v in student.module.state_dict().items()}
         if workers.rank == 0:
-            keep.write(student.module, optimiser, rows, best)
+            keep.write(student.module, optimiser, workers.scaler, rows, best)
     if best is not None:
         student.module.load_state_dict(best)
     return rows
@@ -150,7 +152,8 @@ def learning_rate(settings: Settings, step: int, total: int) -> float:
 
 
 def _epoch(
-    student: Model, lesson: Lesson, settings: Settings, workers: Workers, optimiser: Any, epoch: int, steps: int,
+    student: Model, lesson: Lesson, settings: Settings, workers: Workers, optimiser: torch.optim.Optimizer,
+    epoch: int, steps: int,
     tell: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     pairs, divergence = lesson.pairs, DIVERGENCES[settings.divergence]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,33 +13,16 @@ from torch import Tensor, nn
 from d2e.ir import MissingError, UsageError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
-class Workers(Protocol):
-    """What a training loop needs of the machines it runs on.
+class Workers:
+    """One device, and what a training loop needs of it.
 
     Attributes:
         device: of this process.
         rank, world: number of this process, and how many there are.
+        scaler: of float16's gradients; does nothing in another precision.
     """
-
-    device: torch.device
-    rank: int
-    world: int
-
-    def prepared(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Both, as the training loop shall call them."""
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Around the forward pass."""
-
-    def step(self, loss: Tensor, optimiser: Any) -> None:
-        """Gradients, and one step against them."""
-
-
-class Alone:
-    """One device."""
 
     rank, world = 0, 1
 
@@ -48,46 +31,47 @@ class Alone:
         self.dtype = PRECISIONS[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-    def prepared(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """As they are."""
-        return module, optimiser
+    def prepared(self, module: nn.Module) -> nn.Module:
+        """The module as the training loop shall call it; it trains the same weights."""
+        return module
+
+    def agreed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What was measured in an epoch, the same in all processes."""
+        return row
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """torch's, where precision asks for it."""
+        """Around the forward pass: torch's, where precision asks for it."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
-    def step(self, loss: Tensor, optimiser: Any) -> None:
-        """See `Workers`."""
+    def step(self, loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+        """Gradients, and one step against them."""
         optimiser.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(optimiser)
         self.scaler.update()
 
 
-class Accelerated:
+class Accelerated(Workers):
     """The processes that ``accelerate launch`` or ``torchrun`` started; each takes its share of every batch."""
 
     def __init__(self, device: str | None, precision: str) -> None:
         from accelerate import Accelerator
 
-        self.accelerator = Accelerator(mixed_precision=_ACCELERATE[precision], cpu=device == "cpu")
-        self.device, self.rank = self.accelerator.device, self.accelerator.process_index
-        self.world = self.accelerator.num_processes
+        self.accelerator = Accelerator(mixed_precision="no", cpu=device == "cpu")  # autocast and scaler are those above
+        super().__init__(str(self.accelerator.device), precision)
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
 
-    def prepared(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+    def prepared(self, module: nn.Module) -> nn.Module:
         """Gradients are the mean over all processes; batch norms see the share of each, and rank 0's statistics are kept."""
-        return tuple(self.accelerator.prepare(module, optimiser))
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """See `Workers`."""
-        found: contextlib.AbstractContextManager[Any] = self.accelerator.autocast()
+        found: nn.Module = self.accelerator.prepare_model(module)
         return found
 
-    def step(self, loss: Tensor, optimiser: Any) -> None:
-        """See `Workers`."""
-        optimiser.zero_grad()
-        self.accelerator.backward(loss)
-        optimiser.step()
+    def agreed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Rank 0's, so that all processes stop after the same epoch."""
+        from accelerate.utils import broadcast_object_list
+
+        found: dict[str, Any] = broadcast_object_list([row])[0]
+        return found
 
 
 def workers(device: str | None, precision: str) -> Workers:
@@ -103,12 +87,12 @@ def workers(device: str | None, precision: str) -> Workers:
     """
     if device is not None:
         try:
-            torch.zeros(1, device=device)
+            torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
             raise UsageError("D2E-TRANS-006", f"there is no device {device!r} ({str(error).partition(chr(10))[0]})",
                              hint="Leave --device out, or give cpu.") from None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Alone(device, precision)
+        return Workers(device, precision)
     if find_spec("accelerate") is None:
         raise MissingError("D2E-TRANS-007", "several processes were started, and accelerate is not installed",
                            hint="pip install 'd2e[train]'.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from d2e import options as to
 from d2e.progress import progress
@@ -25,7 +26,8 @@ def transfer_command(  # every option is a keyword of d2e.transfer (a test holds
     options = dict(locals())
     for shown in ("model", "as_json", "quiet"):
         options.pop(shown)
-    folder = output or default_path(model, f"{encoding.partition('{')[0]}-{method}")
+    read = "events" if events else re.sub(r"\W+", "-", encoding).strip("-")
+    folder = output or default_path(model, f"{read}-{method}")
     options["input_shape"], options["output"] = shape(input_shape), folder
     options["mean"], options["std"] = limits(mean), limits(std)
     options["targets"] = tuple(targets or ())
@@ -34,7 +36,9 @@ def transfer_command(  # every option is a keyword of d2e.transfer (a test holds
 
     with stdout_free(as_json), progress(quiet, "steps") as listen:
         result = d2e.transfer(model, listen=listen, **options)
+    if result.folder is None:  # another process has written it
+        return
     if as_json:
-        print(json.dumps({"folder": folder, **result.facts}, indent=1, ensure_ascii=False))
+        print(json.dumps({"folder": folder, **report.rounded(result.facts)}, indent=1, ensure_ascii=False))
     else:
         print(report.text(result.facts, folder), end="")

@@ -48,6 +48,21 @@ def test_spikes_of_an_encoder(compile_, images, tmp_path):
     assert (options["encoder"], options["input_range"]) == ("bernoulli{seed=5}", [0.0, 1.0])
 
 
+def test_a_checkpoint_with_its_encoder_needs_no_option(compile_, d2e, images, tmp_path):
+    model, data = images
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), dn.IF(reset="zero"), nn.Flatten(), nn.Linear(64, 3), dn.IF(reset="zero")]
+    dn.save(dn.Sequential(*layers), model, input_shape=(1, 4, 4), time_steps=4, encoder="ttfs{latch}")
+    done = compile_(model, "--eval", data, "-o", "out", "-q")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 0 < report["totals"]["input_events_per_sample"] <= 16  # an event per pixel at most
+    again = d2e("run", "out", "--data", data, "--json")
+    assert json.loads(again.out)["accuracy"] == report["accuracy"]["program"]
+    done = compile_(model, "--encoder", "phase{latch}", "-o", "out", "-q")
+    assert (done.code, "D2E-ENC-006" in done.err) == (2, True)
+
+
 def test_check_takes_what_real_values_need(d2e, images):
     model, _ = images
     done = d2e("check", model, "--encoder", "direct", "--input-range", "-1,1")

@@ -44,8 +44,15 @@ def test_the_package_holds_the_encoder(kind: str, tmp_path: Path) -> None:
     own = program.network.input.encoder
     assert own is not None
     assert own.scale is not None
-    assert (stated["kind"], stated["seed"], stated["time_steps"]) == (kind, 7, 5)
+    assert (stated["kind"], stated["seed"], stated["latch"], stated["time_steps"]) == (kind, 7, False, 5)
     np.testing.assert_array_equal(stated["scale"], own.scale)
+
+
+def test_a_latch_that_stays_on_the_host_is_the_packages(tmp_path: Path) -> None:
+    source = network("ttfs", encoder=Encoder("ttfs", np.array(0.3), latch=True))
+    for soft_reset, on_host in (("exact", False), ("fallback", True)):
+        d2e.compile(source, soft_reset=soft_reset, output=str(tmp_path / soft_reset))
+        assert facts(tmp_path / soft_reset)["latch"] is on_host
 
 
 def test_a_package_without_encoder_says_so(tmp_path: Path) -> None:
@@ -54,9 +61,12 @@ def test_a_package_without_encoder_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("kind", ["direct", "bernoulli", "ttfs"])
+@pytest.mark.parametrize("kind", ["direct", "bernoulli", "ttfs-strict-latched"])
 def test_run_py_encodes_real_values(kind: str, lava_python: Path, tmp_path: Path) -> None:
-    program = d2e.compile(network(kind), output=str(tmp_path / "p"))
+    kind, _, latch = kind.partition("-latched")
+    scale = np.array(np.random.default_rng(1).uniform(0.2, 0.4, 6))
+    encoder = Encoder(kind, scale, seed=7, latch=bool(latch))  # type: ignore[arg-type]
+    program = d2e.compile(network(kind, encoder=encoder), output=str(tmp_path / "p"))
     given = {"images": IMAGES, "frames": np.repeat(IMAGES[:, None].astype(np.float32), 5, axis=1)}
     for name, frames in given.items():
         np.save(tmp_path / f"{name}.npy", frames)

@@ -179,15 +179,15 @@ def test_samples_of_events_and_their_steps(tmp_path: Path) -> None:
     assert [[e[0] - LEAD_US for e in sent] for sent in deployed.log["inputs"]] == [[0, 5000], [3]]
 
 
-@pytest.mark.parametrize("order", ["mixed", "raster"])
-def test_real_values_are_encoded_as_d2e_encodes_them(tmp_path: Path, order: str) -> None:
-    facts = {"kind": "rate", "scale": 0.25, "seed": 3, "latch": False}
+@pytest.mark.parametrize(("order", "latch"), [("mixed", False), ("raster", False), ("mixed", True)])
+def test_real_values_are_encoded_as_d2e_encodes_them(tmp_path: Path, order: str, latch: bool) -> None:
+    facts = {"kind": "ttfs" if latch else "rate", "scale": 0.25, "seed": 3, "latch": latch}
     configuration = replace(chain(encoder=facts, time_steps=4), notes={"events": order})
     deployed = Deployed(tmp_path / "target", configuration)
     images = np.random.default_rng(0).random((2, 2, 8, 6))
     np.savez(deployed.folder / "images.npz", x=images, y=[0, 1])
     deployed.result("--input", "images.npz")
-    own = Encoder("rate", np.array(0.25), 3)
+    own = Encoder("ttfs" if latch else "rate", np.array(0.25), 3, latch)
     payloads = own.encode(own.spread(images, 4), 0, 3)
     for sample, sent in zip(payloads, deployed.log["inputs"], strict=True):
         events = from_frames(sample, step_us=2000, order=order)

@@ -20,6 +20,7 @@ from d2e.compiler.program import SCHEMA, Program, Result
 from d2e.compiler.report import Report
 from d2e.compiler.target import Streamed
 from d2e.ir import LI, UsageError, nirfile, reference
+from d2e.ir.frames import spread
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record
 
@@ -58,7 +59,7 @@ class HostedProgram(Program):
         frames = reference.check_frames(self.network, np.asarray(spikes))
         programs = {segment.end: (segment, program) for segment, program in self.segments}
         own, values = on_the_host(self.network), {self.network.inputs[0]: frames}
-        payloads: dict[str, Array] = {}
+        payloads: dict[str, Array] = {self.network.inputs[0]: spread(self.network, np.asarray(spikes))}  # programs encode
         counts: dict[str, Array] = {}
         found: dict[str, dict[str, Array]] = {"spikes": {}, "u": {}, "v": {}}
         for name in self.network.order:

@@ -14,7 +14,7 @@ import d2e
 from d2e.compiler.hosted.program import HostedProgram
 from d2e.compiler.hosted.steps import inner
 from d2e.compiler.measure import classify
-from d2e.ir import LI, Edge, GateError, Network, UnsupportedError, UsageError, reference
+from d2e.ir import LI, Edge, Encoder, GateError, Network, UnsupportedError, UsageError, reference
 
 FORMS = ("graded", "replicas", "auto")
 
@@ -113,6 +113,21 @@ def test_lava_computes_the_same(programs, saved, form, lava_python, monkeypatch)
     assert lava.engine == "loihi2-lava"
     same(ours, lava)
     assert min(ours.counts[name].sum() for name in ("norm.sent", "qkv.sent", "gelu", "head.sent")) > 0
+
+
+def test_a_latch_holds_once():
+    """The first segment's program latches on the chip; it gets the values, not what the encoder latched already."""
+    images = np.random.default_rng(0).random((12, 1, 4, 4))
+    plain = Encoder("ttfs", np.float64(1.0))
+    held, source = replace(plain, latch=True), transformer()
+    entry = replace(source.input, coding="spikes", time_steps=4)
+    frames = held.encode(held.spread(images, 4), 0, 1)
+    found, expected = (
+        d2e.compile(source.with_nodes({"in": replace(entry, encoder=encoder)}), calibration=data).run(data).output
+        for encoder, data in ((held, images), (plain, frames))
+    )
+    assert found.any()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_readout_on_the_host_ends_a_network():

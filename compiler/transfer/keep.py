@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -73,4 +74,5 @@ class Keep:
             raise UsageError("D2E-FILE-011", f"nothing can be written to {self.path}: {reason}",
                              hint="Give another file to --resume.") from None
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from d2e.compiler.transfer.keep import Keep
@@ -22,6 +22,7 @@ from d2e.compiler.transfer.pairs import Pairs, Send, augmented
 from d2e.compiler.transfer.workers import Workers
 from d2e.ir import UsageError
 
+_CALMER = "Give a lower --learning-rate, or --precision float32."
 Listen = Callable[[int, int, str], None]
 Measure = Callable[[Model], Mapping[str, Any]]
 
@@ -101,7 +102,8 @@ def fit(
         A row per epoch: epoch, lr, loss, ce, divergence, train_accuracy, held.
 
     Raises:
-        UsageError: D2E-TRANS-013 where the loss is no number, -008 for batches that leave a process without a sample.
+        UsageError: D2E-TRANS-013 where the loss or a weight is no number, -008 for batches that leave a process without
+            a sample.
     """
     student.module.to(workers.device)
     optimiser = torch.optim.SGD(
@@ -113,6 +115,8 @@ def fit(
         raise UsageError("D2E-TRANS-008", f"a batch of {least} is too small for {workers.world} processes",
                          hint="Give a larger --batch.")
     rows, best = keep.restore(student.module, optimiser, workers.scaler)
+    if not rows and workers.rank == 0:
+        keep.write(student.module, optimiser, workers.scaler, rows, best)  # a place that cannot be written is told now
     trained = replace(student, module=workers.prepared(student.module))
     for epoch in range(len(rows), settings.epochs):
         if _enough(rows, settings.patience):
@@ -120,6 +124,7 @@ def fit(
         before = f", {100 * rows[-1]['held']['accuracy']:.1f} % held-out before" if rows else ""
         tell = None if listen is None else _counted(listen, steps, f"epoch {epoch + 1} of {settings.epochs}{before}")
         row = _epoch(trained, lesson, settings, workers, optimiser, epoch, steps, tell)
+        _check_weights(student.module, epoch)
         rows.append(workers.agreed({**row, "held": dict(measure(student))}))
         if settings.patience is not None and _best(rows) == len(rows) - 1:
             best = {k: v.detach().cpu().clone() for k, v in student.module.state_dict().items()}
@@ -128,6 +133,12 @@ def fit(
     if best is not None:
         student.module.load_state_dict(best)
     return rows
+
+
+def _check_weights(module: nn.Module, epoch: int) -> None:
+    """The last step of an epoch has no loss after it that would tell."""
+    if not all(bool(p.isfinite().all()) for p in module.parameters()):
+        raise UsageError("D2E-TRANS-013", f"weights are no numbers after epoch {epoch + 1}", hint=_CALMER)
 
 
 def _counted(listen: Listen, steps: int, what: str) -> Callable[[int], None]:
@@ -180,7 +191,7 @@ def _epoch(
                 loss = settings.alpha * ce + (1 - settings.alpha) * distance
             if not torch.isfinite(loss):
                 raise UsageError("D2E-TRANS-013", f"the loss is {loss.item()} in epoch {epoch + 1}, step {done}",
-                                 hint="Give a lower --learning-rate, or --precision float32.")
+                                 hint=_CALMER)
             workers.step(loss, optimiser)
             share = len(index) / len(pairs)
             right = (logits.argmax(1) == batch.labels).float().mean()

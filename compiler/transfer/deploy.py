@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from d2e import nn as snn
+from d2e.compiler import nn as snn
 from d2e.compiler.api import compile
 from d2e.compiler.data import Data
 from d2e.compiler.files import MANIFEST, new_folder, sha256

@@ -69,8 +69,8 @@ def wiring(model: nn.Module, input_shape: Sequence[int]) -> Wiring:
 
 
 def events_per_element(payloads: Array) -> Array:
-    """How often every element of a frame sends something [*shape], mean over samples [n, time, *shape]."""
-    return np.asarray(np.count_nonzero(payloads, axis=(0, 1)) / len(payloads))
+    """Events of every element of a frame [*shape], a payload of n counted n times, mean over samples [n, time, *shape]."""
+    return np.asarray(np.abs(payloads).sum(axis=(0, 1), dtype=np.float64) / len(payloads))
 
 
 def direct_rows(of: str, mac_first: int, synops: float, time_steps: int) -> list[dict[str, Any]]:

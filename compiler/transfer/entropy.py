@@ -55,8 +55,8 @@ def spike_fraction(payloads: Array) -> float:
 
 
 def input_events(payloads: Array) -> float:
-    """Payloads other than 0 per sample of [n, time, *shape]."""
-    return float(np.count_nonzero(payloads) / len(payloads))
+    """Events per sample of [n, time, *shape], a payload of n counted n times."""
+    return float(np.abs(payloads).sum(dtype=np.float64) / len(payloads))
 
 
 def encoder_facts(payloads: Array, images: Array | None = None, symbols: int | None = None) -> dict[str, Any]:

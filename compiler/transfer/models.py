@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from d2e import nn as snn
+from d2e.compiler import nn as snn
 from d2e.compiler.frontends.files import Source, check_shape_known, opened, unwrapped
 from d2e.ir import UnsupportedError, UsageError
 from d2e.ir.nodes import Shape
@@ -106,7 +106,7 @@ def load_teacher(source: Source, input_shape: Shape | None, time_steps: int | No
     if not any(isinstance(m, snn.Neuron) for m in module.modules()):
         raise UnsupportedError("D2E-TRANS-003", "the teacher has no neurons of d2e.nn",
                                hint="Build it of torch layers and d2e.nn neurons; an ANN is for d2e convert.")
-    readout = facts.get("readout") or "count"
+    readout = facts.get("readout") or "mean"
     if readout not in _READOUTS:
         raise UnsupportedError("D2E-TRANS-004", f"the readout {readout!r} of the teacher gives no logits",
                                hint=f"Train it with the readout {', '.join(_READOUTS)}.")
@@ -144,7 +144,7 @@ def mapped(model: Model, shape: Shape, mean: Tensor | None = None, std: Tensor |
             f"{list(shape)} to {list(model.shape)}", hint="Leave --event-mapping out, or bring the events to that size.",
         )
     sent, wanted = shape[0], model.shape[0]
-    layer = nn.utils.skip_init(nn.Conv2d, sent, wanted, 1)  # type: ignore[no-untyped-call]
+    layer = nn.utils.skip_init(nn.Conv2d, sent, wanted, 1, bias=mean is not None)  # type: ignore[no-untyped-call]
     weight = torch.zeros(wanted, sent)
     if sent == wanted:
         weight = torch.eye(wanted)
@@ -158,6 +158,7 @@ def mapped(model: Model, shape: Shape, mean: Tensor | None = None, std: Tensor |
     scale = torch.ones(wanted) if std is None else 1.0 / std.flatten()
     with torch.no_grad():
         layer.weight.copy_((weight * scale[:, None])[:, :, None, None])
-        layer.bias.copy_(torch.zeros(wanted) if mean is None else -mean.flatten() * scale)
+        if mean is not None:
+            layer.bias.copy_(-mean.flatten() * scale)
     inner = model.module if isinstance(model.module, nn.Sequential) else nn.Sequential(model.module)
     return replace(model, module=snn.Sequential(layer, *inner), shape=shape)

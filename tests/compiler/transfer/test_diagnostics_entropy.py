@@ -69,6 +69,6 @@ def test_fractions_and_events_count_what_is_sent():
     payloads = np.zeros((2, 3, 4), int)
     payloads[0, :, 0] = 1
     payloads[1, 2, 3] = -2
-    assert (spike_fraction(payloads), input_events(payloads)) == (2 / 8, 2.0)
+    assert (spike_fraction(payloads), input_events(payloads)) == (2 / 8, 2.5)
     assert encoder_facts(payloads).keys() == {"entropy_bits", "spike_fraction", "input_events"}
     assert (entropy(payloads[:1, :, 1:]), pixel_bits(np.full((2, 3), 0.2))) == (0.0, 0.0)

@@ -176,7 +176,8 @@ def _finished(
 
 def _alpha(method: str, given: float | None) -> float:
     if method == "tsf" and given not in (None, 1):
-        raise UsageError("D2E-TRANS-008", f"alpha {given:g} goes with skd: tsf is alpha 1, the labels alone")
+        raise UsageError("D2E-TRANS-008", f"alpha {given:g} goes with skd: tsf is alpha 1, the labels alone",
+                         hint="Leave --alpha out, or give --method skd.")
     return (1.0 if method == "tsf" else 0.4) if given is None else given
 
 

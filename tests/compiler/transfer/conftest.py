@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import d2e
 import d2e.nn as dn
+from d2e.ir import D2EError
 
 SHAPE, CLASSES, STEPS = (1, 8, 8), 3, 4
 QUICK = {"epochs": 3, "batch": 32, "learning_rate": 0.1}
@@ -66,6 +67,17 @@ def changed(model: nn.Module, other: nn.Module) -> set[str]:
     ours, theirs = weights(model), weights(other)
     assert ours.keys() == theirs.keys()
     return {name for name, value in ours.items() if not np.array_equal(value, theirs[name])}
+
+
+def codes(raised: pytest.ExceptionInfo[D2EError]) -> str:
+    """The code of an error that says what to do."""
+    assert raised.value.hint
+    return raised.value.code
+
+
+def never(*_: object) -> None:
+    """In place of ``listen``."""
+    raise AssertionError("it trained")
 
 
 @pytest.fixture(scope="session")

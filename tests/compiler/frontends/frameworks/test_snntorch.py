@@ -283,7 +283,8 @@ def test_the_default_neuron_compiles_for_loihi():
     frames = frames_of((2, 8, 8), steps=20).astype(int)
     program = d2e.compile(
         hidden(0.9), "loihi2-sim", input_shape=(2, 8, 8), time_steps=20, calibration=frames, eval=(frames, np.arange(4)))
-    assert [row["pass"] for row in program.report["accuracy"]["passes"]][::8] == ["source", "place"]
+    passes = [row["pass"] for row in program.report["accuracy"]["passes"]]
+    assert (passes[0], passes[-1]) == ("source", "place")
     assert {p: f["form"] for p, f in program.network.metadata["forms"].items()} == {"1": "stock", "5": "stock"}
     drifts = {row["name"]: row["drift"] for row in program.report["layers"] if "drift" in row}
     assert set(drifts) == {"1", "5"}

@@ -42,6 +42,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "examples" / "shapes", tmp_path / "shapes")
     shutil.copytree(ROOT / "examples" / "adaptive_calibration", tmp_path / "adaptive")
     shutil.copytree(ROOT / "examples" / "vision_transformer", tmp_path / "vision")
+    shutil.copytree(ROOT / "examples" / "direct_to_event", tmp_path / "events")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -192,7 +192,7 @@ def _epoch(
             if not torch.isfinite(loss):
                 raise UsageError("D2E-TRANS-013", f"the loss is {loss.item()} in epoch {epoch + 1}, step {done}",
                                  hint=_CALMER)
-            workers.step(loss, optimiser)
+            workers.step(loss * (len(own) * workers.world / len(index)), optimiser)  # their mean is that of the batch
             share = len(index) / len(pairs)
             right = (logits.argmax(1) == batch.labels).float().mean()
             for key, value in zip(sums, (loss, ce, distance, right), strict=True):

@@ -93,6 +93,16 @@ def test_the_program_answers_as_often_rightly_as_the_student(done, folder, exam)
     assert done.programs["loihi2-sim"].folder == folder / "loihi2-sim"
 
 
+@pytest.mark.parametrize("options", [{"mean": [0.2], "std": [0.5]}, {"encoding": "dvs"}], ids=str)
+def test_a_mapping_merges_into_the_first_layer_of_the_chip(transfer, options):
+    """With its bias, which stops at the border of the image."""
+    found = transfer(epochs=8, targets=["loihi2-sim"], **options)
+    row, student = found.facts["programs"][0], found.facts["stages"][-1]
+    assert row["accuracy"] == pytest.approx(student["accuracy"], abs=0.04)
+    assert row["spikes"] == pytest.approx(student["spikes"], rel=0.05)
+    assert row["cores"] == 3
+
+
 def test_the_input_events_of_chip_and_student_are_counted_alike(transfer):
     found = transfer(encoding="ttfs", method="zero-shot", targets=["loihi2-sim"]).facts
     assert found["programs"][0]["input_events"] == pytest.approx(found["stages"][0]["input_events"])

@@ -118,7 +118,8 @@ def test_targets_and_their_limits(d2e):
 
 def test_version_and_help(d2e, compile_):
     assert d2e("--version").out == f"{package.__version__}\n"
-    for command in ((), ("compile",), ("convert",), ("check",), ("run",), ("inspect",), ("targets",), ("lava", "install")):
+    single = ("compile", "convert", "transfer", "check", "run", "inspect", "targets")
+    for command in ((), *((name,) for name in single), ("lava", "install")):
         done = d2e(*command, "--help")
         assert (done.code, done.err) == (0, "")
         assert done.out.strip().startswith("Usage: d2e")
@@ -128,7 +129,7 @@ def test_version_and_help(d2e, compile_):
     assert compile_().code == 2
 
 
-@pytest.mark.parametrize("command", ["d2e-compile --help", "d2e --help", "d2e convert --help"])
+@pytest.mark.parametrize("command", ["d2e-compile --help", "d2e --help", "d2e convert --help", "d2e transfer --help"])
 def test_help_imports_nothing_heavy(command):
     main = "compile_main" if command.startswith("d2e-compile") else "main"
     script = (

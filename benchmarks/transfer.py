@@ -57,6 +57,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "zero-shot, ttfs-inclusive": {"method": "zero-shot", "encoding": "ttfs-inclusive"},
     "zero-shot, latency": {"method": "zero-shot", "encoding": "latency"},
     "zero-shot, latch": {"method": "zero-shot", "encoding": "ttfs{latch}"},
+    "batch norms, ttfs": {"method": "normalise"},
+    "batch norms, latch": {"method": "normalise", "encoding": "ttfs{latch}"},
     "thresholds, ttfs": {"method": "calibrate"},
     "thresholds, latch": {"method": "calibrate", "encoding": "ttfs{latch}"},
     "event mapping, ttfs": {"method": "map"},

@@ -32,10 +32,10 @@ from d2e.compiler.transfer.workers import PRECISIONS, workers
 from d2e.ir import UsageError
 from d2e.ir.nodes import Shape
 
-METHODS = ("zero-shot", "calibrate", "map", "tsf", "skd")
-"""In the order of what they change: nothing, thresholds, the event mapping, all weights by labels, by labels and teacher."""
-TRAINED = METHODS[2:]
-STARTS = ("teacher", "calibrated")
+METHODS = ("zero-shot", "normalise", "calibrate", "map", "tsf", "skd")
+"""By what they change: nothing, statistics, thresholds, the event mapping, all weights by labels, by labels and teacher."""
+TRAINED = METHODS[3:]
+STARTS = ("teacher", "normalised", "calibrated")
 FEWEST_SAMPLES, MOST_HELD = 20, 2000
 
 
@@ -78,8 +78,8 @@ def transfer(
         encoding: an encoder as of `d2e.compile` ("ttfs", "ttfs{latch}", "latency" …), or "dvs": the events of a simulated
             camera that moves over the image.
         time_steps: T; None: the teacher's.
-        method: "zero-shot" (the teacher's weights as they are), "calibrate" (thresholds that give the teacher's rates),
-            "map" (only the event mapping is trained), "tsf" (trained on the labels), "skd" (on labels and teacher).
+        method: "zero-shot" (the teacher's weights as they are), "normalise" (batch norms with the statistics of events),
+            "calibrate" (thresholds that give the teacher's rates), "map" (only the event mapping is trained), "tsf" (trained on the labels), "skd" (on labels and teacher).
         eval: images and labels that the stages are measured on; None: those held out. They choose nothing.
         events: recordings of the images of ``data`` [n, T, *shape], in place of an encoding.
         eval_events: those of ``eval``.
@@ -87,7 +87,7 @@ def transfer(
         mean, std: per channel, of a teacher that was trained on (image - mean) / std.
         event_mapping: put a 1x1 convolution, trained too, in front of the student; it is always there where events have
             other channels than the image, with ``mean``, and with method "map".
-        start: what the student starts from: "teacher", its weights; "calibrated", these with calibrated thresholds.
+        start: what training starts from: "teacher", its weights; "normalised" or "calibrated", what these methods give.
         alpha: weight of the labels against the teacher (0.4; tsf: 1).
         temperature: tau of both softmaxes.
         divergence: forward-kl, reverse-kl, symmetric-kl, mse or l1.
@@ -105,7 +105,7 @@ def transfer(
     Raises:
         UsageError: D2E-TRANS-001, -002, -006, -008..014 for what was given, D2E-ENC-006 for an unknown encoding, and those
             of data, files and loading.
-        UnsupportedError: D2E-TRANS-003..005 for a teacher that cannot be transferred, and what the targets cannot take.
+        UnsupportedError: D2E-TRANS-003..005 and -015 for a teacher that cannot be transferred, and what the targets cannot take.
         MissingError: D2E-TRANS-007 where accelerate is missing.
     """
     settings = Settings(
@@ -142,9 +142,10 @@ def transfer(
     meter.zero_shot(student)
     few = learned.at(slice(0, CALIBRATION))
     Student(student.on_cpu(), enters, steps).check(targets, few)
-    if method == "calibrate" or start == "calibrated":
-        student = meter.calibrated(student)
-        meter.stage("calibrated", student)
+    prepared = {"normalise": "normalised", "calibrate": "calibrated"}.get(method, start)
+    if prepared != "teacher":
+        student = meter.renormalised(student) if prepared == "normalised" else meter.calibrated(student)
+        meter.stage(prepared, student)
     rows: list[dict[str, Any]] = []
     if method in TRAINED:
         lesson = _lesson(meter, settings)

@@ -7,7 +7,7 @@ their new thresholds, really send. One pass over the frames does it: a neuron's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from d2e.compiler.nn.containers import Recurrent
 from d2e.compiler.nn.dynamics import Rules, scan
 from d2e.compiler.nn.neurons import MultiThreshold, Neuron
 from d2e.compiler.transfer.rates import counted, evaluating, firing, on_device
+from d2e.ir import UnsupportedError
 from d2e.ir.nodes import Array
 
 LIMIT = 8.0
@@ -60,6 +61,36 @@ def calibrate(
         for hook in hooks:
             hook.remove()
     return calibrated
+
+
+def renormalise(student: nn.Module, frames: Iterable[Tensor]) -> nn.Module:
+    """A copy of a model whose batch norms have the statistics of events: the mean over batches of encoded frames.
+
+    So every channel's current again has the mean and the spread that the weights behind it were trained on.
+
+    Args:
+        student: over [batch, time, *shape].
+        frames: batches [batch, time, *shape]; about a thousand samples do.
+
+    Raises:
+        UnsupportedError: D2E-TRANS-015 for a model without batch norms that keep statistics.
+    """
+    own = deepcopy(student)
+    norms = [m for m in own.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        raise UnsupportedError("D2E-TRANS-015", "the teacher has no batch norms, whose statistics could be those of events",
+                               hint="Give --method calibrate, or a latch.")
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(own):
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # a mean of all batches
+        for batch in frames:
+            own(on_device(batch, own))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return own
 
 
 def _readout(model: nn.Module, senders: Mapping[str, nn.Module], frames: Tensor) -> str | None:

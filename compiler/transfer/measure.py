@@ -13,15 +13,16 @@ from torch import Tensor
 
 from d2e.compiler.transfer import energy, entropy, gradients, rates
 from d2e.compiler.transfer.bounds import Comparison, compare, pearson
-from d2e.compiler.transfer.calibrate import calibrate
+from d2e.compiler.transfer.calibrate import calibrate, renormalise
 from d2e.compiler.transfer.inputs import Reads
 from d2e.compiler.transfer.models import Model
 from d2e.compiler.transfer.pairs import Direct, Pairs, array
 from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 
-CALIBRATED, COUNTED, ENCODED = 256, 1000, 2000
-"""Samples that set thresholds; whose spikes are counted; whose encodings are."""
+CALIBRATED, NORMALISED, COUNTED, ENCODED = 256, 1024, 1000, 2000
+"""Samples that set thresholds; that set batch norms; whose spikes are counted; whose encodings are."""
+BATCH = 128
 
 
 @dataclass(eq=False)
@@ -108,6 +109,12 @@ class Meter:
         few = self.learned.at(slice(0, CALIBRATED))
         wanted = rates.channel_rates(self.teacher.module, self.direct(few.images))
         return replace(student, module=calibrate(student.module, self.sent(few), wanted))
+
+    def renormalised(self, student: Model) -> Model:
+        """With batch norms of events' statistics."""
+        some = self.learned.at(slice(0, NORMALISED))
+        batches = (self.sent(some.at(slice(i, i + BATCH))) for i in range(0, len(some), BATCH))
+        return replace(student, module=renormalise(student.module, batches))
 
     def facts(self, student: Model, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Of teacher, stages, epochs, encoder, gradient, collapse and energy; see `report`."""

@@ -112,14 +112,14 @@ Encoding = Annotated[str, _option(
 TransferSteps = Annotated[int | None, _option(
     _NEURONS, "Steps per sample (T); the teacher's unless stated.", "--time-steps", "-T", metavar="N", min=1)]
 TransferMethod = Annotated[str, _option(
-    _TRAINING, "zero-shot, calibrate (thresholds), map (event mapping alone), tsf (labels) or skd (labels and teacher).",
-    "--method", metavar="NAME")]
+    _TRAINING, "zero-shot, normalise (batch norms), calibrate (thresholds), map (event mapping alone), tsf (labels) or skd "
+    "(labels and teacher).", "--method", metavar="NAME")]
 Mean = Annotated[str | None, _option(_MODEL, "Per channel, of a teacher of normalised images.", metavar="X,X,X")]
 Std = Annotated[str | None, _option(_MODEL, "Likewise.", metavar="X,X,X")]
 EventMapping = Annotated[bool, _option(
     _NEURONS, "A learned 1x1 convolution in front of the student.", "--event-mapping")]
 StartFrom = Annotated[str, _option(
-    _TRAINING, "teacher: its weights; calibrated: these with calibrated thresholds.", "--start", metavar="NAME")]
+    _TRAINING, "teacher: its weights; normalised, calibrated: what these methods give.", "--start", metavar="NAME")]
 Alpha = Annotated[float | None, _option(_TRAINING, "skd: weight of the labels against the teacher; 0.4.", metavar="X")]
 Temperature = Annotated[float, _option(_TRAINING, "Of both softmaxes.", metavar="X")]
 Divergence = Annotated[str, _option(

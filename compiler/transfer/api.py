@@ -79,7 +79,8 @@ def transfer(
             camera that moves over the image.
         time_steps: T; None: the teacher's.
         method: "zero-shot" (the teacher's weights as they are), "normalise" (batch norms with the statistics of events),
-            "calibrate" (thresholds that give the teacher's rates), "map" (only the event mapping is trained), "tsf" (trained on the labels), "skd" (on labels and teacher).
+            "calibrate" (thresholds that give the teacher's rates), "map" (only the event mapping is trained), "tsf" (trained
+            on the labels), "skd" (on labels and teacher).
         eval: images and labels that the stages are measured on; None: those held out. They choose nothing.
         events: recordings of the images of ``data`` [n, T, *shape], in place of an encoding.
         eval_events: those of ``eval``.
@@ -105,7 +106,7 @@ def transfer(
     Raises:
         UsageError: D2E-TRANS-001, -002, -006, -008..014 for what was given, D2E-ENC-006 for an unknown encoding, and those
             of data, files and loading.
-        UnsupportedError: D2E-TRANS-003..005 and -015 for a teacher that cannot be transferred, and what the targets cannot take.
+        UnsupportedError: D2E-TRANS-003..005, -015 for a teacher that cannot be transferred; what targets cannot take.
         MissingError: D2E-TRANS-007 where accelerate is missing.
     """
     settings = Settings(

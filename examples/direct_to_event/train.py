@@ -2,7 +2,7 @@ r"""Train a direct-coded spiking network on scikit-learn's digits, the teacher o
 
 Writes, beside this file: teacher.pt, train.npz (images and labels to learn from) and test.npz (held-out ones). Then:
 
-    d2e transfer examples/direct_to_event/teacher.pt --encoding ttfs --method skd --epochs 15 --batch 64 \
+    d2e transfer examples/direct_to_event/teacher.pt --encoding ttfs --method skd --epochs 40 --batch 64 \
         --data examples/direct_to_event/train.npz --eval examples/direct_to_event/test.npz \
         --target loihi2-sim --target speck2f-sim -o build/digits-events
 

@@ -16,7 +16,8 @@ FACTS = {"input_shape": SHAPE, "time_steps": STEPS, "readout": "mean"}
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    ({"method": "other"}, "zero-shot, calibrate, map, tsf, skd"), ({"start": "other"}, "teacher, calibrated"),
+    ({"method": "other"}, "zero-shot, normalise, calibrate, map, tsf, skd"),
+    ({"start": "other"}, "teacher, normalised, calibrated"),
     ({"divergence": "kl"}, "forward-kl, "), ({"augment": "crop"}, "none, shift, flip-shift"),
     ({"precision": "int8"}, "float32, bfloat16, float16"), ({"epochs": 0}, "1 or more"), ({"batch": 1}, "2 or more"),
     ({"learning_rate": 0.0}, "above 0"), ({"learning_rate": float("nan")}, "above 0"), ({"warm_up": 1.0}, "0 to below 1"),
@@ -48,6 +49,13 @@ def test_teachers_that_cannot_be(transfer, model, error, code):
     with pytest.raises(error) as raised:
         transfer(model=model)
     assert codes(raised) == code
+
+
+@pytest.mark.parametrize("options", [{"method": "normalise"}, {"start": "normalised"}], ids=str)
+def test_a_teacher_without_batch_norms_cannot_be_normalised(transfer, options):
+    with pytest.raises(UnsupportedError) as raised:
+        transfer(model=(network(normalised=False), FACTS), listen=never, **options)
+    assert codes(raised) == "D2E-TRANS-015"
 
 
 def test_a_network_that_is_no_module(transfer):

@@ -30,6 +30,7 @@ from d2e.compiler.transfer.models import Model, load_teacher, mapped
 from d2e.ir import UnsupportedError, UsageError
 
 THRESHOLDS = {"2.threshold", "4.threshold"}
+STATISTICS = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
 FACTS = {"input_shape": SHAPE, "time_steps": STEPS, "readout": "mean"}
 
 
@@ -65,6 +66,13 @@ def test_calibration_changes_thresholds_alone(transfer, teacher):
         assert abs(own - target) < abs(start - target)
 
 
+def test_normalising_changes_statistics_alone(transfer, teacher):
+    found = transfer(method="normalise")
+    assert changed(found.student, teacher) == STATISTICS
+    assert [stage["name"] for stage in found.facts["stages"]] == ["zero-shot", "normalised"]
+    assert (found.student[1].momentum, found.student.training) == (0.1, False)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_map_changes_the_mapping_alone(transfer, lesson, affine):
     model = network(dropout=0.1)
@@ -82,8 +90,7 @@ def test_map_changes_the_mapping_alone(transfer, lesson, affine):
 def test_training_changes_all_weights_and_batch_norms_and_no_thresholds(transfer, teacher, method):
     found = transfer(method=method)
     assert changed(found.student, teacher) == {
-        *(f"{i}.{name}" for i in (0, 1, 3, 7) for name in ("weight", "bias")), "1.running_mean", "1.running_var",
-        "1.num_batches_tracked"}
+        *(f"{i}.{name}" for i in (0, 1, 3, 7) for name in ("weight", "bias")), *STATISTICS}
     assert found.facts["settings"]["alpha"] == {"tsf": 1.0, "skd": 0.4}[method]
     assert ("divergence" in found.facts["settings"]) == (method == "skd")
     assert [stage["name"] for stage in found.facts["stages"]] == ["zero-shot", "student"]
@@ -95,6 +102,12 @@ def test_training_may_start_from_calibrated_thresholds(transfer):
     thresholds = weights(transfer(method="calibrate").student)
     for name in THRESHOLDS:
         np.testing.assert_array_equal(weights(found.student)[name], thresholds[name])
+
+
+def test_training_may_start_from_statistics_of_events(transfer):
+    found, plain = transfer(method="map", start="normalised", epochs=1), transfer(method="normalise")
+    assert [stage["name"] for stage in found.facts["stages"]] == ["zero-shot", "normalised", "student"]
+    assert not changed(dn.Sequential(*list(found.student)[1:]), plain.student)
 
 
 @pytest.mark.parametrize("divergence", ["reverse-kl", "symmetric-kl", "mse", "l1"])
@@ -118,7 +131,8 @@ def test_the_student_learns(transfer):
 # --------------------------------------------------------------------------- what chooses nothing
 
 
-@pytest.mark.parametrize("options", [{"method": "calibrate"}, {"method": "skd", "alpha": 0.0}], ids=lambda o: o["method"])
+@pytest.mark.parametrize(
+    "options", [{"method": "normalise"}, {"method": "calibrate"}, {"method": "skd", "alpha": 0.0}], ids=lambda o: o["method"])
 def test_labels_choose_nothing_where_none_are_asked_for(transfer, lesson, options):
     x, y = lesson
     other = (x, np.random.default_rng(3).permutation(y))
@@ -158,9 +172,9 @@ def test_data_are_read_from_files_and_whole_numbers_as_well(transfer, shelf, les
 
 
 @pytest.mark.parametrize("options", [
-    {"method": "zero-shot"}, {"method": "calibrate"}, {"method": "map"}, {"start": "calibrated", "augment": "flip-shift"},
-    {"mean": [0.2], "std": [0.5]}, {"encoding": "dvs"}, {"encoding": "bernoulli{seed=1}"}, {"targets": ["loihi2-sim"]},
-    {"plain": True},
+    {"method": "zero-shot"}, {"method": "normalise"}, {"method": "calibrate"}, {"method": "map"},
+    {"start": "calibrated", "augment": "flip-shift"}, {"mean": [0.2], "std": [0.5]}, {"encoding": "dvs"},
+    {"encoding": "bernoulli{seed=1}"}, {"targets": ["loihi2-sim"]}, {"plain": True},
 ], ids=str)
 def test_the_teacher_and_the_users_random_numbers_stay_as_they_are(transfer, teacher, options):
     own = copy.deepcopy(teacher).train()

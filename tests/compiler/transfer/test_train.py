@@ -227,7 +227,37 @@ def test_a_run_cut_off_twice(tmp_path):
     assert (changed(whole, module), found) == (set(), rows)
 
 
-def test_the_scale_of_small_gradients_goes_on_too(tmp_path):
+def test_the_best_epoch_may_be_one_before_the_cut(tmp_path):
+    accuracies, best = [0.5, 0.9, 0.7, 0.6, 0.8], []
+
+    def run(first: int, cut: int | None) -> nn.Module:
+        told = iter(accuracies[first:])
+
+        def measure(model: Model) -> dict[str, float]:
+            accuracy = next(told)
+            best.extend([copy.deepcopy(model.module)] if accuracy == 0.9 else [])
+            return {"accuracy": accuracy}
+
+        own = student()
+        fit(own, lesson(samples()), WHOLE, workers("cpu", "float32"), measure, Keep(tmp_path / "kept", "run"),
+            None if cut is None else cutting(cut, 1))
+        return own.module
+
+    with pytest.raises(Cut):
+        run(0, 4)
+    assert not changed(run(3, None), best[0])
+
+
+def test_a_scale_is_kept(tmp_path):
+    module = nn.Linear(2, 2)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    one, other = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (8.0, 4.0))
+    Keep(tmp_path / "kept", "run").write(module, optimiser, one, [], None)
+    Keep(tmp_path / "kept", "run").restore(module, optimiser, other)
+    assert other.get_scale() == 8
+
+
+def test_a_run_in_float16_goes_on_too(tmp_path):
     whole, rows = trained(precision="float16")
     with pytest.raises(Cut):
         trained(path=tmp_path / "kept", listen=cutting(3, 1), precision="float16")

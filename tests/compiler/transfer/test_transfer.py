@@ -124,8 +124,8 @@ def test_skd_without_the_teacher_is_tsf(transfer):
 def test_the_student_learns(transfer):
     before, after = transfer(epochs=8).facts["stages"]
     assert before["accuracy"] < 0.7
-    assert after["accuracy"] > 0.85
-    assert after["kl"] < before["kl"] / 3
+    assert after["accuracy"] > before["accuracy"] + 0.1
+    assert after["kl"] < before["kl"] / 2
 
 
 # --------------------------------------------------------------------------- what chooses nothing

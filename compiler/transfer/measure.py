@@ -18,7 +18,6 @@ from d2e.compiler.transfer.inputs import Reads
 from d2e.compiler.transfer.models import Model
 from d2e.compiler.transfer.pairs import Direct, Pairs, array
 from d2e.ir import UsageError
-from d2e.ir.nodes import Array
 
 CALIBRATED, NORMALISED, COUNTED, ENCODED = 256, 1024, 1000, 2000
 """Samples that set thresholds; that set batch norms; whose spikes are counted; whose encodings are."""
@@ -146,5 +145,6 @@ class Meter:
         if student.shape != self.teacher.shape:
             return {}
         few = self.learned.at(slice(0, CALIBRATED))
-        labels: Array = np.asarray(few.labels)
-        return {"gradient": gradients.mismatch(self.teacher.module, self.direct(few.images), self.sent(few), labels)}
+        found = gradients.mismatch(self.teacher.module, self.direct(few.images), self.sent(few), few.labels,
+                                   readout=self.teacher.read)
+        return {"gradient": found}

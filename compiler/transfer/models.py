@@ -42,7 +42,11 @@ class Model:
 
     def logits(self, frames: Tensor) -> Tensor:
         """[batch, classes] of frames [batch, time, *shape]."""
-        return _READOUTS[self.readout](self.module(frames).flatten(2))
+        return self.read(self.module(frames))
+
+    def read(self, output: Tensor) -> Tensor:
+        """[batch, classes] of the module's output [batch, time, …]."""
+        return _READOUTS[self.readout](output.flatten(2))
 
     def copy(self) -> Model:
         """With weights of its own."""

@@ -13,6 +13,7 @@ from d2e.backends.loihi2.forms import lowered
 from d2e.backends.loihi2.limits import ARITHMETIC, GRID, LIMITS
 from d2e.backends.loihi2.map_neurons import CheckRules, MapNeurons
 from d2e.backends.loihi2.placement import Place
+from d2e.compiler.device import SIMULATED, Device, Found
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.bits import table
 from d2e.compiler.passes.canonicalise import Canonicalise
@@ -130,6 +131,38 @@ class Loihi2Target:
         from d2e.backends.loihi2.lava.schedule import schedule
 
         return schedule(network).latency
+
+    # ----- devices, see `d2e.compiler.device.HasDevices`
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Boards of Intel's research cloud, or one's own."""
+        return ("loihi2",)
+
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """The simulator, the reference and Lava's models of the chip; the chip itself was never compared."""
+        return ("loihi2-sim", "loihi2-lava", "reference")
+
+    def devices(self) -> Sequence[Found]:
+        """Whether the Lava environment and Intel's lava-loihi in it are there."""
+        from d2e.backends.loihi2.device import missing
+
+        fault = missing()
+        return [Found("loihi2:0", fault is None, "a chip that lava-loihi finds when it is opened" if fault is None
+                      else fault.message)]
+
+    def device(self, kind: str, which: str) -> Device | None:
+        """The chip that Intel's software finds, or the board of that name; None: the predictor as a simulated board."""
+        from d2e.backends.loihi2.device import LoihiDevice
+
+        return None if kind == SIMULATED else LoihiDevice(None if which.isdigit() else which)
+
+    def core_of(self, network: Network) -> Mapping[str, Array]:
+        """Population -> core of every neuron [*shape], by the rows of the placement's table."""
+        from d2e.backends.loihi2.device import core_of
+
+        return core_of(network)
 
 
 @lru_cache(maxsize=4)

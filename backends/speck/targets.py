@@ -17,6 +17,7 @@ from d2e.backends.speck.limits import ARITHMETIC, LIMITS, POOLINGS, THRESHOLD_MA
 from d2e.backends.speck.lowering import configure
 from d2e.backends.speck.map_neurons import CheckRules, MapNeurons, ToEvents, eventful
 from d2e.backends.speck.placement.place import Place
+from d2e.compiler.device import SIMULATED, Device, Found
 from d2e.compiler.passes.base import Pass
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.passes.discretise import Discretise
@@ -154,6 +155,43 @@ class SpeckTarget:
     def latency(self, network: Network) -> int:
         """Steps from a frame to the output it causes: none, events go on at once."""
         return 0
+
+    # ----- devices, see `d2e.compiler.device.HasDevices`
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """A development kit with this chip."""
+        return (self.chip,)
+
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """All that keep to the documented rules; the chip itself works in parallel."""
+        return (self.predictor, "reference", "simulated-board")
+
+    def devices(self) -> Sequence[Found]:
+        """Whether samna is there to look for kits."""
+        from d2e.backends.speck.emission.skeleton import samna_board
+
+        there = samna_board.installed()
+        return [Found(f"{self.chip}:0", there, "a development kit, sought when it is opened" if there else
+                      "samna is not installed")]
+
+    def device(self, kind: str, which: str) -> Device:
+        """A kit by its number or by its name and number, ``speck2fdevkit:1``; or the simulated board."""
+        from d2e.backends.speck.device.samna import SamnaBoard
+        from d2e.backends.speck.device.speck import SimulatedSpeck, SpeckDevice
+
+        if kind == SIMULATED:
+            return SimulatedSpeck()
+        return SpeckDevice(SamnaBoard(self.chip, f"{kind}:{which}" if which.isdigit() else which, power=True))
+
+    def core_of(self, network: Network) -> Mapping[str, Array]:
+        """Population -> core of every neuron [*shape]."""
+        return {
+            name: np.broadcast_to(np.concatenate([np.full(p.count, p.layer) for p in placed.parts]).reshape(
+                -1, *([1] * (len(placed.shape) - 1))), placed.shape)
+            for name, placed in configure(network).populations.items()
+        }
 
 
 def _flat(events: Events, configuration: Configuration) -> Array:

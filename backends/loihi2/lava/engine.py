@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class LavaTrace(Trace):
 
 def run_lava(
     target_folder: Path, frames: Array, *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None, hardware: bool = False, fresh: bool = False,
+    python: Path | None = None, hardware: bool = False, fresh: bool = False, board: str | None = None,
 ) -> LavaTrace:
     """Run a package on ``frames`` [batch, time, *shape].
 
@@ -56,6 +56,7 @@ def run_lava(
         python: Lava's interpreter; None: `find`.
         hardware: on Loihi 2 itself instead of Lava's models of it.
         fresh: every sample in a Lava run of its own; else as many as possible share one, which changes no number.
+        board: name of the board for Intel's software (its environment variable BOARD); None: as it chooses.
 
     Returns:
         The trace in the populations of the lowered network, the pipeline's latency removed.
@@ -67,12 +68,12 @@ def run_lava(
         InternalError: where Lava fails, with its traceback.
     """
     jobs = [(target_folder, frames)]
-    return run_many(jobs, record=record, time_out=time_out, python=python, hardware=hardware, fresh=fresh)[0]
+    return run_many(jobs, record=record, time_out=time_out, python=python, hardware=hardware, fresh=fresh, board=board)[0]
 
 
 def run_many(
     jobs: Sequence[tuple[Path, Array]], *, record: Record = "counts", time_out: float = 600.0,
-    python: Path | None = None, hardware: bool = False, fresh: bool = False,
+    python: Path | None = None, hardware: bool = False, fresh: bool = False, board: str | None = None,
 ) -> list[LavaTrace]:
     """Run several packages one after another in one interpreter (its start outlasts a small network).
 
@@ -94,12 +95,20 @@ def run_many(
             "--record", record, "--time-out", f"{time_out:g}", *(["--hardware"] if hardware else []),
             *(["--fresh"] if fresh else []),
         ]
-        _run(command, work, time_out)
+        _run(command, work, time_out, {} if board is None else {"BOARD": board})
         return [read_trace(work / f"{i}.npz") for i in range(len(jobs))]
 
 
-def run_apart(command: list[str], work: Path, time_out: float) -> tuple[int, str]:
+def run_apart(
+    command: list[str], work: Path, time_out: float, variables: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Run in a process group of its own, which is gone afterwards whatever happens.
+
+    Args:
+        command: program and arguments.
+        work: folder it runs in.
+        time_out: seconds.
+        variables: of the environment, beside ours.
 
     Returns:
         The exit code (`EXIT_TIMEOUT` where it took longer than ``time_out`` seconds) and what was said on stderr.
@@ -107,7 +116,7 @@ def run_apart(command: list[str], work: Path, time_out: float) -> tuple[int, str
     with (work / "stdout").open("w") as out, (work / "stderr").open("w") as err:
         process = subprocess.Popen(
             command, cwd=work, stdout=out, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=clean_environment(),
+            env={**clean_environment(), **(variables or {})},
         )
         try:
             code = process.wait(timeout=time_out + _GRACE)
@@ -118,8 +127,8 @@ def run_apart(command: list[str], work: Path, time_out: float) -> tuple[int, str
     return code, (work / "stderr").read_text(errors="replace").strip()
 
 
-def _run(command: list[str], work: Path, time_out: float) -> None:
-    code, message = run_apart(command, work, time_out)
+def _run(command: list[str], work: Path, time_out: float, variables: Mapping[str, str]) -> None:
+    code, message = run_apart(command, work, time_out, variables)
     if code == 0:
         return
     late = f"Lava did not finish within {time_out:g} seconds"

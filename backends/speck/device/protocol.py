@@ -1,27 +1,14 @@
-"""What a board is to everything above it, whoever's library speaks to it."""
+"""What a Speck is to the device above it: events in, spikes of cores out, whoever's library speaks to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from d2e.backends.speck.configuration import Configuration
 from d2e.backends.speck.events import Events
+from d2e.compiler.device import Power
 from d2e.ir.nodes import Array
-
-
-class Power(NamedTuple):
-    """Mean power of one supply rail, in watts.
-
-    Attributes:
-        idle: after the configuration, before the first event.
-        total: while events of samples were sent.
-        dynamic: total - idle.
-    """
-
-    idle: float
-    total: float
-    dynamic: float
 
 
 class Board(Protocol):

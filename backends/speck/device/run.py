@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from d2e.backends.speck.configuration import Configuration
 from d2e.backends.speck.device.protocol import Board
 from d2e.backends.speck.emission.skeleton.session import Place, run_samples
 from d2e.backends.speck.events import from_frames
+from d2e.compiler.device import Ran
 from d2e.ir import UsageError
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record, Trace
@@ -34,33 +35,45 @@ def run_on_board(
         UsageError: D2E-SPECK-073 for record="state".
         MissingError, UnsupportedError: as the board raises them.
     """
-    if record == "state":
-        raise UsageError("D2E-SPECK-073", "a board sends spikes, no states", hint="Record counts or spikes.")
+    _check(record)
     names = list(configuration.populations) if monitor == "all" else [configuration.output]
-    source = configuration.source
-    step_us = source.step_us
-    order = configuration.notes.get("events", "mixed")
-    samples = (
-        (from_frames(sample.reshape(-1, *source.space), step_us=step_us, order=order), len(sample))
-        for sample in np.asarray(frames)
-    )
     try:
         board.open()
         board.configure(monitored(configuration, names))
-        heard = run_samples(board.stream, places(configuration, names), configuration.output, samples, step_us, record)
+        return run_configured(board, configuration, names, frames, record).trace
     finally:
         board.close()
-    return Trace(heard["output"], *(_named(heard, kind) for kind in ("counts/", "spikes/")))
 
 
-def monitored(configuration: Configuration, names: list[str]) -> Configuration:
+def run_configured(
+    board: Board, configuration: Configuration, names: Sequence[str], frames: Array, record: Record
+) -> Ran:
+    """Every sample from rest on a board that hears the populations ``names``; see `run_on_board`."""
+    _check(record)
+    source = configuration.source
+    order = configuration.notes.get("events", "mixed")
+    samples = (
+        (from_frames(sample.reshape(-1, *source.space), step_us=source.step_us, order=order), len(sample))
+        for sample in np.asarray(frames)
+    )
+    heard = run_samples(board.stream, places(configuration, names), configuration.output, samples, source.step_us, record)
+    trace = Trace(heard["output"], *(_named(heard, kind) for kind in ("counts/", "spikes/")))
+    return Ran(trace, np.asarray(heard["wall_s"]))
+
+
+def _check(record: Record) -> None:
+    if record == "state":
+        raise UsageError("D2E-SPECK-073", "a board sends spikes, no states", hint="Record counts or spikes.")
+
+
+def monitored(configuration: Configuration, names: Sequence[str]) -> Configuration:
     """The configuration with the cores of these populations heard, and no others."""
     cores = {part.layer for name in names for part in configuration.populations[name].parts}
     layers = {i: replace(layer, monitor_enable=i in cores) for i, layer in configuration.cnn_layers.items()}
     return replace(configuration, cnn_layers=layers)
 
 
-def places(configuration: Configuration, names: list[str]) -> dict[str, Place]:
+def places(configuration: Configuration, names: Sequence[str]) -> dict[str, Place]:
     """Where the spikes of populations are heard."""
     found = {}
     for name in names:

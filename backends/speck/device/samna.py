@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from d2e.backends.speck.configuration import Configuration
-from d2e.backends.speck.device.protocol import Power
 from d2e.backends.speck.emission.skeleton import samna_board
 from d2e.backends.speck.events import Events
+from d2e.compiler.device import Power
 from d2e.ir import MissingError, UnsupportedError
 from d2e.ir.nodes import Array
 

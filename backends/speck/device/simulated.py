@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from d2e.backends.speck.configuration import Configuration
-from d2e.backends.speck.device.protocol import Power
 from d2e.backends.speck.events import Events
 from d2e.backends.speck.simulator.reference import Order
 from d2e.backends.speck.simulator.run import Simulator
+from d2e.compiler.device import Power
 from d2e.ir.nodes import Array
 
 
@@ -17,14 +17,14 @@ class SimulatedBoard:
 
     def __init__(self, order: Order = "depth") -> None:
         """Nothing happens yet; ``order``: see `Simulator`."""
-        self._order: Order = order
+        self.order: Order = order
 
     def open(self) -> None:
         """There always is one."""
 
     def configure(self, configuration: Configuration) -> None:
         """See `d2e.backends.speck.device.protocol.Board`."""
-        self._simulator = Simulator(configuration, order=self._order)
+        self._simulator = Simulator(configuration, order=self.order)
 
     def stream(self, events: Events) -> Mapping[int, Events]:
         """See `d2e.backends.speck.device.protocol.Board`."""

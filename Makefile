@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
 		--config-settings editable_mode=compat -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps sinabs snntorch spikingjelly norse loguru
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps neurobench tqdm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps tonic aedat importRosbag \
 		requests urllib3 idna certifi charset-normalizer
 	touch $@

@@ -150,6 +150,7 @@ def compile(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
         _report(chip, network, source, meter), facts, [("source", source), *((s.name, s.network) for s in steps)],
         _log(steps, meter), source=settled, save_ir=save_ir,
+        evaluation=held_out,
     )
     if max_drop is not None:
         _gate(program, max_drop)

@@ -16,6 +16,7 @@ from d2e.compiler import early_exit as exits
 from d2e.compiler.encoders import note_clipping
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
 from d2e.compiler.measure import Measured, comparable, max_count_error, measure
+from d2e.compiler.neurobench import figures as neurobench
 from d2e.compiler.replicas import merged
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
@@ -65,6 +66,7 @@ class Program:
         log: what compile.log holds.
         folder: where it was saved or loaded from.
         source: the source network, discretised; None for a loaded program.
+        evaluation: the data it was evaluated on when it was compiled; None for a loaded program.
     """
 
     network: Network
@@ -77,6 +79,7 @@ class Program:
     folder: Path | None = None
     source: Network | None = None
     save_ir: bool = False
+    evaluation: data_sets.Data | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -209,6 +212,7 @@ class Program:
         (folder / "report.html").write_text(self.report.html(), encoding="utf-8")
         (folder / "layers.csv").write_text(self.report.layers_csv(), encoding="utf-8")
         (folder / "mapping.csv").write_text(self._mapping(), encoding="utf-8")
+        (folder / neurobench.FILE).write_text(neurobench.text(self), encoding="utf-8")
         (folder / "compile.log").write_text(self.log, encoding="utf-8")
         if self.save_ir and self.stages:
             (folder / "ir").mkdir()

@@ -18,8 +18,8 @@ from d2e.ir import nirfile
 
 PASSES = [each.name for each in find("loihi2-sim").pipeline({})]
 FILES = {
-    "compile.log", "layers.csv", "manifest.json", "mapping.csv", "program.nir", "program.npz", "report.html",
-    "report.json", "target",
+    "compile.log", "layers.csv", "manifest.json", "mapping.csv", "neurobench.json", "program.nir", "program.npz",
+    "report.html", "report.json", "target",
 }
 
 

@@ -35,8 +35,8 @@ demo: $(READY) ## compile the shipped digits network for loihi2-sim and show the
 test: $(READY) $(LAVA) ## run the whole test suite, the comparisons with Lava included
 	$(PYTEST) -n 2 -m "not slow"
 
-quick: $(READY) ## run the tests that need no Lava, the first failure ends it
-	$(BIN)/python -m pytest -n 2 -x -q -m "not slow and not lava"
+quick: $(READY) ## run the tests that need neither Lava nor a browser, the first failure ends it
+	$(BIN)/python -m pytest -n 2 -x -q -m "not slow and not lava and not browser"
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import numpy as np
 
 import d2e
 from d2e.compiler import data as data_sets
+from d2e.compiler import energy as energies
 from d2e.compiler.choices import selected, target_of
 from d2e.compiler.early_exit import for_target
 from d2e.compiler.encoders import checked_range, with_encoder
@@ -25,6 +26,7 @@ from d2e.compiler.passes.discretise import Discretise
 from d2e.compiler.passes.manager import Step, run_passes
 from d2e.compiler.program import Program, pass_row
 from d2e.compiler.report.build import build_report
+from d2e.compiler.report.details import first_sample
 from d2e.compiler.target import Target
 from d2e.ir import GateError, Network, UsageError, to_text, verified
 from d2e.ir.nodes import Array
@@ -43,7 +45,8 @@ def compile(
     max_drop: float | None = None, passes: str | None = None, stop_after: str | None = None,
     print_ir_after: str | None = None, save_ir: bool = False, time_passes: bool = False, profile: str | None = None,
     dt: float | None = None, reset: str | None = None, fire: str | None = None, max_spikes: int | None = None,
-    allow_pickle: bool = False, output: str | None = None, listen: Listener | None = None,
+    allow_pickle: bool = False, energy: energies.Given | None = None, output: str | None = None,
+    listen: Listener | None = None,
 ) -> Program:
     """Compile a trained spiking network for a chip.
 
@@ -81,6 +84,8 @@ def compile(
         time_passes: print how long each pass took.
         profile, dt, reset, fire, max_spikes: settle what a ``.nir`` file leaves open.
         allow_pickle: load a ``.pt`` that runs code. Only for files you trust.
+        energy: constants of your own for the report, joules per operation: {"source": "…", "synops": 2e-12}, or a JSON file
+            of them; see docs/report.md.
         output: save the program to this folder.
         listen: called with (number, total, step) after every pass.
 
@@ -96,6 +101,7 @@ def compile(
     chip, chip_options = target_of(target)
     _one_of("burst", burst, ("auto", "replicas", "weighted", "graded"))
     _one_of("soft-reset", soft_reset, ("exact", "fallback"))
+    constants = energies.own(energy)
     if output is not None:
         check_folder(Path(output))
     span = checked_range(input_range)
@@ -119,13 +125,13 @@ def compile(
         "calibration": _origin(calibration),
         "calibration_samples": None if calibration is None else calibration_samples,
         "eval": _origin(eval), "eval_samples": eval_samples, "profile": profile, "dt": dt, "reset": reset, "fire": fire,
-        "max_spikes": max_spikes,
+        "max_spikes": max_spikes, "max_drop": max_drop, "allow_pickle": allow_pickle or None, "energy": _origin(energy),
     })
     if source.hosts:
         whole = compile_hosted(
             source, chip, partial(
                 compile, target=target, scale=scale, percentile=percentile, burst=burst, soft_reset=soft_reset, dt=dt,
-                calibration_samples=calibration_samples, listen=listen,
+                calibration_samples=calibration_samples, energy=energy, listen=listen,
             ), weight_bits, {"input_range": span, "input_bits": input_bits}, frames, held_out, facts,
         )
         if max_drop is not None:
@@ -146,10 +152,10 @@ def compile(
     steps = run_passes(pipeline, source, chip, listen=watch, measure=meter if held_out else None, stop_after=stop_after)
     meter.rows += [{"pass": s.name, **{k: v for k, v in s.measured.items() if k != "pass"}} for s in steps if s.measured]
     network = steps[-1].network if steps else source
+    stages = [("source", source), *((s.name, s.network) for s in steps)]
     program = Program(
         network, chip, {n: source.nodes[n].kind for n in source.populations},
-        _report(chip, network, source, meter), facts, [("source", source), *((s.name, s.network) for s in steps)],
-        _log(steps, meter), source=settled, save_ir=save_ir,
+        _report(chip, network, stages, meter, constants), facts, stages, _log(steps, meter), source=settled, save_ir=save_ir,
         evaluation=held_out,
     )
     if max_drop is not None:
@@ -209,8 +215,10 @@ class _Watch:
             print(f"after {step.name}:\n{to_text(step.network)}")
 
 
-def _report(chip: Target, network: Network, source: Network, meter: _Meter) -> Any:
-    lowered = chip.lowered(network)
+def _report(
+    chip: Target, network: Network, stages: Sequence[tuple[str, Network]], meter: _Meter, given: energies.Constants | None
+) -> Any:
+    lowered, source = chip.lowered(network), stages[0][1]
     found = meter.last[1] if meter.last is not None and meter.last[0] is network else None
     rows = meter.rows
     return build_report(
@@ -218,8 +226,9 @@ def _report(chip: Target, network: Network, source: Network, meter: _Meter) -> A
         bit_exact_with=chip.bit_exact_with if lowered else None,
         source_kinds={n: source.nodes[n].kind for n in source.populations}, passes=rows, source=meter.before, program=found,
         latency=chip.latency(network) if lowered else None,
-        overflows=None if meter.simulated is None else chip.overflows(meter.simulated), state_bits=chip.state_bits,
-        steps=None if meter.data is None else meter.data.frames.shape[1], data=meter.data,
+        overflows=None if meter.simulated is None else dict(chip.overflows(meter.simulated)), state_bits=chip.state_bits,
+        steps=None if meter.data is None else meter.data.frames.shape[1], data=meter.data, stages=stages,
+        sample=None if found is None or not lowered else first_sample(chip, network, meter.data), given=given,
     )
 
 

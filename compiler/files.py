@@ -39,13 +39,30 @@ def write_whole(path: Path, arrays: Mapping[str, Array]) -> None:
     Raises:
         UsageError: D2E-FILE-011 where the file cannot be written.
     """
+    with _whole(path) as partial:
+        write_npz(partial, arrays)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text in UTF-8, whole or not at all.
+
+    Raises:
+        UsageError: D2E-FILE-011 where the file cannot be written.
+    """
+    with _whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well, and else is gone."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
             partial = Path(file.name)
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
-        write_npz(partial, arrays)
+        yield partial
         partial.chmod(0o644)
         partial.replace(path)
     except OSError as error:

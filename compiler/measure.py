@@ -39,6 +39,7 @@ class Measured:
         steps: [samples] steps that each ran.
         correct_full: with an early exit, how many are rightly classified after all steps; None without labels.
         spikes_full: with an early exit, messages of all populations per sample over all steps.
+        correct_at: with an early exit, how many would be right if all were read after each step [time]; None without labels.
     """
 
     samples: int = 0
@@ -51,6 +52,7 @@ class Measured:
     steps: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     correct_full: int | None = None
     spikes_full: float | None = None
+    correct_at: Array | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -105,13 +107,14 @@ class _Part:
     Attributes:
         trace: with replicas also added up in its counts.
         messages: population or input -> how often each neuron sent something, sum over the samples.
+        predictions_at: with an early exit, the classes read after each step [time, samples].
     """
 
     trace: Trace
     messages: dict[str, Array]
     payloads: dict[str, Array]
     steps: Array
-    predictions_full: Array
+    predictions_at: Array
     spikes_full: float
 
 
@@ -134,7 +137,9 @@ def measure(network: Network, data: Data, run: Runner = reference_run) -> Measur
     )
     if rule is None:
         return found
-    return replace(found, correct_full=_correct(np.concatenate([p.predictions_full for p in parts]), data),
+    at = np.concatenate([p.predictions_at for p in parts], axis=1)
+    right = None if data.labels is None else (at == data.labels).sum(axis=1)
+    return replace(found, correct_full=_correct(at[-1], data), correct_at=right,
                    spikes_full=sum(p.spikes_full for p in parts) / len(data))
 
 
@@ -154,7 +159,8 @@ def _measure(network: Network, frames: Array, run: Runner, graded: list[str]) ->
     steps = np.full(len(frames), given.shape[1], np.int64)
     predictions, spikes = np.zeros(0, np.int64), 0.0
     if rule is not None:
-        predictions, steps = classify(network, trace.output), rule.steps(trace.output, readout)
+        predictions = np.stack([classify(network, trace.output[:, : t + 1]) for t in range(given.shape[1])])
+        steps = rule.steps(trace.output, readout)
         spikes = float(sum(n.sum() for n in _messages(network, trace, graded).values()))
         stop(trace, steps, readout)
         given[np.arange(given.shape[1]) >= steps[:, None]] = 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from d2e.compiler import data as data_sets
 from d2e.compiler import early_exit as exits
+from d2e.compiler import energy as energies
 from d2e.compiler.encoders import note_clipping
 from d2e.compiler.files import MANIFEST, check_folder, new_folder, sha256, write_npz
 from d2e.compiler.measure import Measured, comparable, max_count_error, measure
@@ -20,7 +21,8 @@ from d2e.compiler.neurobench import figures as neurobench
 from d2e.compiler.replicas import merged
 from d2e.compiler.report import Report
 from d2e.compiler.report.build import build_report
-from d2e.compiler.report.report import table_csv
+from d2e.compiler.report.details import first_sample
+from d2e.compiler.report.words import table_csv
 from d2e.compiler.target import EventDriven, Streamed, Target, find
 from d2e.ir import Network, Quantized, UsageError, nirfile, reference, to_text
 from d2e.ir.nodes import Array
@@ -167,13 +169,20 @@ class Program:
 
         return measure(self.network, data, run)
 
-    def evaluate(self, source: data_sets.Source, *, engine: str | None = None) -> Report:
+    def evaluate(
+        self, source: data_sets.Source, *, engine: str | None = None, energy: energies.Given | None = None
+    ) -> Report:
         """The report of this program on data.
 
         Args:
             source: frames and labels: a path, (x, y) arrays, or `Data`.
             engine: as in `run`.
+            energy: as of `d2e.compile`.
+
+        Raises:
+            UsageError: D2E-ENERGY-001, -002 for constants that cannot be used; as `run` for frames that do not fit.
         """
+        constants = energies.own(energy)
         name = engine or self.target.predictor
         data = data_sets.fit(data_sets.load(source), self.network)
         found = self.measure(data, engine=name)
@@ -186,8 +195,10 @@ class Program:
             note_clipping(self.network, data.frames, "data given"), target=self.target.name, engine=name,
             bit_exact_with=self.target.bit_exact_with,
             source_kinds=self.populations, passes=rows, source=before, program=found,
-            latency=self.target.latency(self.network), overflows=self.target.overflows(self.network),
-            state_bits=self.target.state_bits, steps=data.frames.shape[1], data=data,
+            latency=self.target.latency(self.network),
+            overflows=dict(self.target.overflows(self.network)) if name == self.target.predictor else None,
+            state_bits=self.target.state_bits, steps=data.frames.shape[1], data=data, stages=self.stages,
+            sample=first_sample(self.target, self.network, data), given=constants,
         )
 
     # ----- files
@@ -209,7 +220,7 @@ class Program:
         write_npz(folder / "program.npz", integer_arrays(self.network))
         self.target.emit(self.network, folder / "target", time_steps=self.time_steps)
         (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
-        (folder / "report.html").write_text(self.report.html(), encoding="utf-8")
+        (folder / "report.html").write_text(self.report.html(self.facts), encoding="utf-8")
         (folder / "layers.csv").write_text(self.report.layers_csv(), encoding="utf-8")
         (folder / "mapping.csv").write_text(self._mapping(), encoding="utf-8")
         (folder / neurobench.FILE).write_text(neurobench.text(self), encoding="utf-8")

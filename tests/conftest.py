@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,17 @@ def lava_python() -> Path:
             pytest.fail(f"the Lava comparisons must run here: {error}")
         pytest.skip(f"{error} (make lava)")
     return python
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser for the tests marked ``browser``: without it they fail where D2E_REQUIRE_BROWSER=1, else are skipped."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("D2E_REQUIRE_BROWSER") == "1":
+        pytest.fail("the tests of the pages must run here, and there is no Chromium")
+    if found is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

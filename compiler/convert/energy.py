@@ -6,13 +6,9 @@ from typing import Any
 
 from d2e.compiler import cost
 from d2e.compiler.convert.skeleton import Skeleton
+from d2e.compiler.energy import ADDITION_J, MULTIPLICATION_J, SOURCE
 from d2e.compiler.paths import paths_from
 from d2e.ir import host
-
-ADDITION_J, MULTIPLICATION_J = 0.9e-12, 4.6e-12
-"""32-bit floating point in 45 nm, a multiplication with its addition, as conversion papers take them (Horowitz, "Computing's
-energy problem", ISSCC 2014)."""
-SOURCE = "0.9 pJ an addition, 4.6 pJ a multiplication; 45 nm, Horowitz 2014; of no chip"
 
 
 def estimates(skeleton: Skeleton, synops: float) -> list[dict[str, Any]]:

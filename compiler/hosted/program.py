@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from d2e.compiler import data as data_sets
+from d2e.compiler import energy as energies
 from d2e.compiler.files import MANIFEST, sha256
 from d2e.compiler.hosted.report import accuracy_of, report_of
 from d2e.compiler.hosted.split import Segment, split
@@ -90,11 +91,13 @@ class HostedProgram(Program):
         return Measured(len(data), right, counts, predictions=predictions,
                         steps=np.concatenate([part.steps for part in parts]))
 
-    def evaluate(self, source: data_sets.Source, *, engine: str | None = None) -> Report:
+    def evaluate(
+        self, source: data_sets.Source, *, engine: str | None = None, energy: energies.Given | None = None
+    ) -> Report:
         """The report on data: segments on what enters them in the float network, accuracy of the whole."""
         data = data_sets.fit(data_sets.load(source), self.network)
         entering, output = inner(self.network, data.frames)
-        parts = [program.evaluate(segment.entering(entering[segment.source]), engine=engine)
+        parts = [program.evaluate(segment.entering(entering[segment.source]), engine=engine, energy=energy)
                  for segment, program in self.segments]
         accuracy: dict[str, Any] = {}
         if data.labels is not None:
@@ -125,7 +128,7 @@ class HostedProgram(Program):
             program._write(folder / part)
             parts.append(part)
         (folder / "report.json").write_text(self.report.json(), encoding="utf-8")
-        (folder / "report.html").write_text(self.report.html(), encoding="utf-8")
+        (folder / "report.html").write_text(self.report.html(self.facts), encoding="utf-8")
         (folder / "layers.csv").write_text(self.report.layers_csv(), encoding="utf-8")
         files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         manifest = {"d2e": SCHEMA, "target": self.target.name, "populations": dict(self.populations), "parts": parts,

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from d2e.compiler import data as data_sets
+from d2e.compiler import energy
 from d2e.compiler.hosted.split import Segment, on_host
 from d2e.compiler.report import Report
+from d2e.compiler.report.graph import graph
 from d2e.compiler.report.report import SCHEMA
 from d2e.ir import LI, Network, host, infer_shapes
 from d2e.ir.host import Host
@@ -36,10 +38,21 @@ def report_of(
     return Report({
         "schema": SCHEMA, "target": target, "engine": first["engine"], **({"accuracy": accuracy} if accuracy else {}),
         **({"conversion": conversion} if conversion else {}), "layers": [row for part in parts for row in part["layers"]],
-        "totals": totals, "host": _host(network), "boundaries": _boundaries(network, segments), "energy": [],
+        "totals": totals, "host": _host(network), "boundaries": _boundaries(network, segments),
+        "energy": energy.summed([part.get("energy", []) for part in parts]), **_pictures(network, parts),
         "warnings": [*_too_few(fit), *(warning for part in parts for warning in part["warnings"])],
         **({"fit": fit, "fit_source": first.get("fit_source", "")} if fit else {}),
     })
+
+
+def _pictures(network: Network, parts: Sequence[Report]) -> dict[str, Any]:
+    """What the page shows of the whole; cores and a sample's spikes are on the pages of the parts."""
+    found: dict[str, Any] = {
+        "energy_published": parts[0].get("energy_published", []),
+        "histograms": [row for part in parts for row in part.get("histograms", [])],
+        "graph": {"source": graph(network)},
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _too_few(fit: Mapping[str, Mapping[str, int]]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from d2e.compiler import cost
+from d2e.compiler import cost, energy
 from d2e.compiler.data import Data
 from d2e.compiler.measure import Measured, comparable
 from d2e.compiler.notes import warnings
@@ -15,15 +15,21 @@ from d2e.compiler.passes.canonicalise import HELPER
 from d2e.compiler.passes.latch_input import LATCH
 from d2e.compiler.paths import paths_into
 from d2e.compiler.replicas import replicas
+from d2e.compiler.report import details
+from d2e.compiler.report.cores import core_map
+from d2e.compiler.report.graph import graphs
+from d2e.compiler.report.remedies import with_way_out
 from d2e.compiler.report.report import SCHEMA, Report
 from d2e.ir import LI, Network, Neuron
+from d2e.ir.reference import Trace
 
 
 def build_report(
     network: Network, *, target: str, engine: str, bit_exact_with: str | None, source_kinds: Mapping[str, str],
     passes: Sequence[Mapping[str, Any]] = (), source: Measured | None = None, program: Measured | None = None,
     latency: int | None = None, overflows: Mapping[str, int] | None = None, state_bits: int = 0,
-    steps: int | None = None, data: Data | None = None,
+    steps: int | None = None, data: Data | None = None, stages: Sequence[tuple[str, Network]] = (),
+    sample: Trace | None = None, given: energy.Constants | None = None,
 ) -> Report:
     """The report of a lowered network.
 
@@ -38,6 +44,9 @@ def build_report(
         state_bits: that width.
         steps: per sample, for the rates.
         data: that they were measured on.
+        stages: (pass, network) from the source on, for the pictures of what the passes did.
+        sample: the trace of the first sample with spikes, replicas apart.
+        given: energy constants of the user's.
     """
     placement = network.metadata.get("placement", {})
     synops = _synops(network, program)
@@ -45,7 +54,8 @@ def build_report(
     ran = early.get("mean_steps", steps)
     source = None if source is None else comparable(source, network)
     layers = [
-        {**_layer(network, name, own, placement, source_kinds, program, synops, ran), **_drift(name, source, program)}
+        {**_layer(network, name, own, placement, source_kinds, program, synops, ran), **_drift(name, source, program),
+         **({} if program is None else details.overflows(overflows, own))}
         for name, own in replicas(network).items()
     ]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
@@ -66,9 +76,25 @@ def build_report(
         **({"conversion": conversion} if conversion else {}),
         **({"early_exit": early} if early else {}), "layers": layers, "totals": totals,
         **({"fit": placement["fit"], "fit_source": placement["source"]} if "fit" in placement else {}),
-        "energy": [], "warnings": [*warnings(network), *_overflow_warnings(network, overflows or {}, state_bits)],
+        "energy": [] if program is None else energy.estimates(target, energy.activity(network, program), given),
+        "warnings": [with_way_out(w) for w in
+                     (*warnings(network), *_overflow_warnings(network, overflows or {}, state_bits))],
+        **_pictures(network, target, stages, program, data, sample),
     }
     return Report(report)
+
+
+def _pictures(
+    network: Network, target: str, stages: Sequence[tuple[str, Network]], program: Measured | None, data: Data | None,
+    sample: Trace | None,
+) -> dict[str, Any]:
+    """What the page and `d2e inspect` show beside the tables, as far as there are data."""
+    found: dict[str, Any] = {
+        "energy_published": [] if program is None else energy.published(target), "core_map": core_map(network),
+        "histograms": details.histograms(stages), "graph": graphs(network, stages),
+        "raster": {} if sample is None or data is None else details.raster(network, data.frames[:1], sample),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _of_ann(conversion: Mapping[str, Any], data: Data | None) -> dict[str, float]:
@@ -102,7 +128,7 @@ def _early_exit(network: Network, program: Measured | None, steps: int | None) -
         **({} if program.accuracy_full is None else {"accuracy_full": program.accuracy_full}),
         "spikes_full_per_sample": program.spikes_full,
         "saved_spikes": 1 - sent / program.spikes_full if program.spikes_full else 0.0,
-        "steps": np.bincount(program.steps, minlength=steps + 1)[1:].tolist(),
+        "steps": np.bincount(program.steps, minlength=steps + 1)[1:].tolist(), **details.accuracy_by_step(program),
     }
 
 
@@ -140,6 +166,7 @@ def _layer(
             row["spikes_per_sample"] = sent
         if steps and not isinstance(node, LI):
             row["rate"] = sent / size / steps
+            row |= details.silent_and_full(network, own, program.counts[name], program.steps)
     return row
 
 

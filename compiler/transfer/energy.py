@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from d2e.compiler import cost
-from d2e.compiler.convert.energy import ADDITION_J, MULTIPLICATION_J, SOURCE
+from d2e.compiler.energy import ADDITION_J, MULTIPLICATION_J, SOURCE
 from d2e.compiler.frontends.torch_fx import from_torch
 from d2e.compiler.passes.canonicalise import Canonicalise
 from d2e.compiler.paths import paths_from

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2e.compiler.report.report import LINES, number, table_csv
+from d2e.compiler.report.template import render
+from d2e.compiler.report.text import LINES
+from d2e.compiler.report.words import clip, number, percent, table_csv
 
 SCHEMA = 1
 _DIGITS, _WIDTH = 6, 140
@@ -33,7 +35,7 @@ def text(facts: Mapping[str, Any], path: str | None = None) -> str:
     warned = _warnings(facts, max(1, LINES - len(head) - len(programs) - len(tail) - len(figures)))
     room = max(0, LINES - len(head) - len(programs) - len(warned) - len(tail))
     lines = [*head, *programs, *figures[:room], *warned][: LINES - len(tail)]
-    return "\n".join([*map(_clip, lines), *tail]) + "\n"
+    return "\n".join([*map(clip, lines), *tail]) + "\n"
 
 
 def _method(facts: Mapping[str, Any]) -> str:
@@ -174,17 +176,14 @@ def write(facts: Mapping[str, Any], folder: Path) -> None:
 
 def html(facts: Mapping[str, Any]) -> str:
     """One page that needs nothing else."""
-    from jinja2 import Environment, StrictUndefined
-
     from d2e.compiler.transfer.plots import charts
 
     data = rounded(facts)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"percent": percent, "number": number, "plain": _plain}
-    template = page.from_string((Path(__file__).resolve().parent / "report.html.j2").read_text(encoding="utf-8"))
     stages = [{**stage, "recovered": recovered(data, stage)} for stage in data.get("stages", [])]
-    return template.render(facts=data, charts=charts(data), stages=stages, verdict=verdict(data), samples=samples_of(data),
-                           layers=_layers(data))
+    return render(Path(__file__).resolve().parent / "report.html.j2", {
+        "facts": data, "charts": charts(data), "stages": stages, "verdict": verdict(data), "samples": samples_of(data),
+        "layers": _layers(data),
+    }, plain=_plain)
 
 
 def _layers(facts: Mapping[str, Any]) -> list[tuple[str, list[float | None]]]:
@@ -231,14 +230,5 @@ def samples_of(facts: Mapping[str, Any]) -> int | None:
     return found
 
 
-def percent(share: float) -> str:
-    """A share as people read it."""
-    return f"{100 * share:.2f} %"
-
-
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _clip(line: str) -> str:
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import typer
 
 from d2e import options as to
 from d2e.cli_convert import convert_command
+from d2e.cli_inspect import inspect_command
 from d2e.cli_transfer import transfer_command
 from d2e.shell import EXITS, default_path, limits, say, shape, stdout_free
 
@@ -53,8 +52,8 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
     percentile: to.Percentile = 99.9, burst: to.Burst = "auto",
     soft_reset: to.SoftReset = "exact", calibration: to.Calibration = None,
     calibration_samples: to.CalibrationSamples = 128, eval: to.Eval = None, eval_samples: to.EvalSamples = None,
-    max_drop: to.MaxDrop = None, input_shape: to.InputShape = None, time_steps: to.TimeSteps = None,
-    coding: to.Coding = None, max_payload: to.MaxPayload = None, readout: to.Readout = None,
+    max_drop: to.MaxDrop = None, energy: to.Energy = None, input_shape: to.InputShape = None,
+    time_steps: to.TimeSteps = None, coding: to.Coding = None, max_payload: to.MaxPayload = None, readout: to.Readout = None,
     encoder: to.Encoder = None, input_range: to.InputRange = None, input_bits: to.InputBits = None,
     profile: to.Profile = None, dt: to.Dt = None, reset: to.Reset = None, fire: to.Fire = None,
     max_spikes: to.MaxSpikes = None, allow_pickle: to.AllowPickle = False, passes: to.Passes = None,
@@ -88,6 +87,7 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
 
 app.command("convert", epilog=EXITS)(convert_command)
 app.command("transfer", epilog=EXITS)(transfer_command)
+app.command("inspect", epilog=EXITS)(inspect_command)
 
 
 def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
@@ -176,46 +176,6 @@ def run_command(
     print(results.run_to_file(
         d2e.load(program), data, engine=engine, samples=samples, record=record, output=output, as_json=as_json,
     ))
-
-
-@app.command("inspect")
-def inspect_command(
-    path: to.Anything, input_shape: to.InputShape = None, profile: to.Profile = None, dt: to.Dt = None,
-    reset: to.Reset = None, fire: to.Fire = None, max_spikes: to.MaxSpikes = None,
-    allow_pickle: to.AllowPickle = False, output: to.NirFile = None, nir_compat: to.NirCompat = None,
-) -> None:
-    """Show a program's report and network, or a model's network; or write the network as a .nir file."""
-    import d2e
-    from d2e.compiler.frontends.files import load_model
-    from d2e.ir import to_text
-
-    if os.path.isfile(Path(path) / "manifest.json"):
-        program = d2e.load(path)
-        if _written(program.network, output, nir_compat):
-            return
-        print(program.report.text(path), end="")
-        shown = {key: value for key, value in program.network.metadata.items() if key != "placement"}
-        print(to_text(replace(program.network, metadata=shown)), end="")
-        return
-    network = load_model(
-        path, input_shape=shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,
-        allow_pickle=allow_pickle,
-    )
-    if not _written(network, output, nir_compat):
-        print(to_text(network), end="")
-
-
-def _written(network: Any, output: str | None, compat: str | None) -> bool:
-    """Write a network as a .nir file, if one is named."""
-    from d2e.ir import UsageError, nirfile
-
-    if output is None and compat is not None:
-        raise UsageError("D2E-USE-018", "--nir-compat says which nir reads a file, and none is written",
-                         hint="Name it: -o model.nir.")
-    if output is None:
-        return False
-    nirfile.write(network, output, compat=compat or nirfile.NIR_VERSION)
-    return True
 
 
 @app.command("targets")

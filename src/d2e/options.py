@@ -52,6 +52,8 @@ Eval = Annotated[str | None, _option(
 EvalSamples = Annotated[int | None, _option(_DATA, "At most so many of them.", metavar="N", min=1)]
 MaxDrop = Annotated[float | None, _option(
     _DATA, "Points of accuracy the program may lose on --eval.", metavar="PP", min=0.0)]
+Energy = Annotated[str | None, _option(
+    _DATA, "JSON of your own joules per operation, for the report; docs/report.md.", metavar="FILE")]
 Passes = Annotated[str | None, _option(_PASSES, "Passes to run, comma separated, options in braces.", metavar="LIST")]
 StopAfter = Annotated[str | None, _option(_PASSES, "Last pass to run.", metavar="PASS")]
 PrintIrAfter = Annotated[str | None, _option(_PASSES, "Print the network after this pass, or 'all'.", metavar="PASS")]
@@ -157,6 +159,8 @@ RunEvents = Annotated[str | None, typer.Option(
 WindowUs = Annotated[int, typer.Option(help="--events: microseconds over which peaks are taken.", metavar="N", min=1)]
 Samples = Annotated[int | None, typer.Option(help="At most so many of them.", metavar="N", min=1)]
 Record = Annotated[str, typer.Option(help="counts, spikes or state.", metavar="NAME")]
+ShowNetwork = Annotated[bool, typer.Option("--network", help="Of a program: its network too, node by node.")]
+Graph = Annotated[str | None, typer.Option(help="Draw the network here, before and after mapping, as .svg.", metavar="FILE")]
 NirFile = Annotated[str | None, typer.Option("--output", "-o", help="Write the network here, as .nir.", metavar="FILE")]
 NirCompat = Annotated[str | None, typer.Option(
     help="With -o: the oldest nir package that shall read it, 1.0.4 or 1.0.8.", metavar="VERSION")]

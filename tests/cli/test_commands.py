@@ -12,11 +12,9 @@ import sys
 import nir
 import numpy as np
 import pytest
-from nir.serialization import read_version
 
 import d2e as package
 from d2e.backends.loihi2.limits import LIMITS
-from d2e.ir import nirfile, to_text
 
 
 def test_run_says_how_good_the_program_is(d2e, program, data):
@@ -58,33 +56,6 @@ def test_run_in_lava_gives_the_same(d2e, lava_python, program, data, tmp_path):
     done = d2e("lava", "check", D2E_LAVA_PYTHON=str(lava_python))
     assert done.out.startswith(f"{lava_python}\n")
     assert "lava-nc 0.10.0" in done.out
-
-
-def test_inspect_shows_programs_and_models(d2e, program, model):
-    loaded = package.load(program)
-    done = d2e("inspect", program)
-    assert (done.code, done.err) == (0, "")
-    report, _, network = done.out.partition("network {")
-    assert report == loaded.report.text(str(program))
-    assert network.splitlines()[1:] == to_text(loaded.network).splitlines()[1:]
-    assert "placement" not in done.out
-    done = d2e("inspect", model)
-    assert (done.code, done.err) == (0, "")
-    assert "  %1 = if(shape=(16, 8, 8)) <- 0\n" in done.out
-    assert d2e("inspect", program / "program.nir").out.splitlines()[1:] == network.splitlines()[1:]
-
-
-def test_inspect_writes_nir_files_for_older_readers(d2e, program, model, tmp_path):
-    for source, expected in ((program, package.load(program).network), (model, None)):
-        done = d2e("inspect", source, "-o", "n.nir", "--nir-compat", "1.0.4")
-        assert (done.code, done.out, done.err) == (0, "", "")
-        assert read_version(tmp_path / "n.nir") == "1.0.4"
-        assert expected is None or nirfile.read(tmp_path / "n.nir").same(expected)
-    assert d2e("inspect", model, "-o", "new.nir").code == 0
-    assert read_version(tmp_path / "new.nir") == "1.0.8"
-    assert "D2E-USE-018" in d2e("inspect", model, "--nir-compat", "1.0.4").err
-    assert "D2E-NIR-001" in d2e("inspect", model, "-o", "x.nir", "--nir-compat", "1.0.5").err
-    assert not (tmp_path / "x.nir").exists()
 
 
 def test_check_tells_whose_nir_file_it_reads(d2e, tmp_path):

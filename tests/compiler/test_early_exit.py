@@ -304,6 +304,7 @@ def test_the_report_shows_both(reported):
         "accuracy_full": (full.output.sum(axis=1).argmax(axis=1) == labels).mean(),
         "spikes_full_per_sample": pytest.approx(whole), "saved_spikes": pytest.approx(1 - sent / whole),
         "steps": np.bincount(found.steps, minlength=STEPS + 1)[1:].tolist(),
+        "accuracy_by_step": [(full.output[:, : t + 1].sum(axis=1).argmax(axis=1) == labels).mean() for t in range(STEPS)],
     }
     assert reported.report["accuracy"]["program"] == (found.output.sum(axis=1).argmax(axis=1) == labels).mean()
     assert reported.report["totals"]["spikes_per_sample"] == pytest.approx(sent)

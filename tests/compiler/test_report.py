@@ -25,9 +25,12 @@ FRAMES = RNG.integers(0, 2, (9, 7, 1, 6, 7))
 LABELS = RNG.integers(0, 3, 9)
 ROOT = Path(__file__).parents[2]
 
-TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "fit_source", "energy", "warnings"}
-LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", "spikes_per_sample", "synops_per_sample", "rate",
-         "spikes_source_per_sample", "drift"}
+PICTURES = {"core_map", "histograms", "graph"}
+TOP = {"schema", "target", "engine", "accuracy", "layers", "totals", "fit", "fit_source", "energy", "energy_published",
+       "warnings", "raster", *PICTURES}
+ACTIVITY = {"spikes_per_sample", "synops_per_sample", "rate", "spikes_source_per_sample", "drift", "silent", "saturated",
+            "overflows"}
+LAYER = {"name", "kind", "neurons", "synapses", "weight_bits", "cores", *ACTIVITY}
 TOTALS = {"neurons", "synapses", "cores", "spikes_per_sample", "synops_per_sample", "input_events_per_sample",
           "latency_steps"}
 
@@ -128,9 +131,10 @@ def test_keys_are_those_that_were_promised(program: d2e.Program) -> None:
 
 def test_numbers_without_data_are_absent() -> None:
     report = d2e.compile(network()).report
-    assert report.data.keys() == TOP - {"accuracy"}
+    assert report.data.keys() == TOP - {"accuracy", "energy_published", "raster"}
+    assert report["energy"] == []
     for row in report["layers"]:
-        assert row.keys().isdisjoint({"spikes_per_sample", "synops_per_sample", "rate", "spikes_source_per_sample", "drift"})
+        assert row.keys().isdisjoint(ACTIVITY)
     assert report["totals"].keys() == {"neurons", "synapses", "cores", "latency_steps"}
     unlabelled = d2e.compile(network(), eval=FRAMES).report
     assert unlabelled["accuracy"].keys() == {"passes", "samples"}
@@ -187,7 +191,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
 
 def with_warnings(report: Report, count: int, energy: int = 0) -> Report:
     warnings = [{"code": "D2E-RANGE-003", "node": f"layer{i}", "message": "x" * 300} for i in range(count)]
-    entries = [{"value_j": 1e-6, "label": "estimated", "source": "somewhere"}] * energy
+    entries = [{"of": "given", "value_j": 1e-6, "label": "estimated", "source": "somewhere"}] * energy
     return Report({**report.data, "warnings": warnings, "energy": entries})
 
 

@@ -3,7 +3,8 @@
 import pytest
 from tests.compiler.convert.networks import floating, skeleton_of
 
-from d2e.compiler.convert.energy import ADDITION_J, MULTIPLICATION_J, estimates, multiplications
+from d2e.compiler.convert.energy import estimates, multiplications
+from d2e.compiler.energy import ADDITION_J, MULTIPLICATION_J
 
 
 def test_the_first_layer_multiplies_in_both_networks_the_others_add_in_the_spiking_one():

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from d2e import nn
     from d2e.compiler.api import compile
+    from d2e.compiler.bench.api import bench
+    from d2e.compiler.bench.result import Bench
     from d2e.compiler.convert.api import convert
     from d2e.compiler.passes.fold_time import fold_time, unfold_time
     from d2e.compiler.program import Program, Result, load
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from d2e.compiler.transfer.api import Transfer, transfer
 
 _WHERE = {
+    "Bench": "d2e.compiler.bench.result", "bench": "d2e.compiler.bench.api",
     "compile": "d2e.compiler.api", "convert": "d2e.compiler.convert.api",
     "Program": "d2e.compiler.program", "Result": "d2e.compiler.program", "load": "d2e.compiler.program",
     "Report": "d2e.compiler.report",
@@ -31,8 +34,8 @@ _WHERE = {
     "fold_time": "d2e.compiler.passes.fold_time", "unfold_time": "d2e.compiler.passes.fold_time",
 }
 
-__all__ = ["Program", "Report", "Result", "Transfer", "__version__", "compile", "convert", "fold_time", "load", "nn",
-           "transfer", "unfold_time"]
+__all__ = ["Bench", "Program", "Report", "Result", "Transfer", "__version__", "bench", "compile", "convert", "fold_time",
+           "load", "nn", "transfer", "unfold_time"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from d2e import options as to
+from d2e.cli_bench import bench_command
 from d2e.cli_convert import convert_command
 from d2e.cli_inspect import inspect_command
 from d2e.cli_transfer import transfer_command
@@ -29,6 +30,7 @@ lava_app = typer.Typer(
 )
 app.add_typer(lava_app, name="lava")
 _compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_bench_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _progress(quiet: bool, verbose: bool) -> Callable[..., None]:
@@ -88,6 +90,8 @@ def compile_command(  # every option is a keyword of d2e.compile (a test holds i
 app.command("convert", epilog=EXITS)(convert_command)
 app.command("transfer", epilog=EXITS)(transfer_command)
 app.command("inspect", epilog=EXITS)(inspect_command)
+app.command("bench", epilog=EXITS)(bench_command)
+_bench_app.command(epilog=EXITS)(bench_command)
 
 
 def _check(model: str, options: dict[str, Any], as_json: bool) -> None:
@@ -273,6 +277,11 @@ def main() -> None:
 def compile_main() -> None:
     """``d2e-compile``, the same as ``d2e compile``."""
     _guarded(_compile_app)
+
+
+def bench_main() -> None:
+    """``d2e-bench``, the same as ``d2e bench``."""
+    _guarded(_bench_app)
 
 
 if __name__ == "__main__":

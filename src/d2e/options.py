@@ -172,3 +172,28 @@ LavaPython = Annotated[str | None, typer.Option(
     help="Python 3.10 to 3.12 to build on; the running one unless stated.", metavar="FILE")]
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
 Engine = Annotated[str | None, typer.Option(help="What runs it; the target's simulator unless stated.", metavar="NAME")]
+_HOW = "How"
+Benched = Annotated[str | None, typer.Argument(help="Folder that d2e-compile wrote.", metavar="PROGRAM")]
+BenchData = Annotated[str | None, _option(
+    _DATA, "Frames (.npz with x and maybe y, .npy), a folder of images, or recordings of events.", "--data",
+    metavar="FILE")]
+OneDevice = Annotated[str | None, _option(
+    _WORK, "sim:0, speck2f:0, loihi2:0 …, in place of an engine; list: those there are.", metavar="NAME")]
+Devices = Annotated[str | None, _option(_WORK, "Several, which share the data: sim:0,sim:1.", metavar="NAMES")]
+Compare = Annotated[tuple[str, str] | None, _option(
+    _WORK, "Two side by side, each an engine, a device or a program folder.", metavar="A B")]
+BenchBatch = Annotated[int, _option(_HOW, "Samples per batch.", metavar="N")]
+WarmUpBatches = Annotated[int, _option(_HOW, "Batches per device that do not count.", metavar="N")]
+Repeat = Annotated[int, _option(_HOW, "Times that all data run.", metavar="N")]
+Peaks = Annotated[bool, _option(_HOW, "Also the most spikes and synops of a step; records every step.", "--peaks")]
+StepUs = Annotated[int | None, _option(
+    _DATA, "Recordings: microseconds per time step; each fills the steps unless stated.", metavar="N")]
+PeakWindow = Annotated[int, _option(_HOW, "Recordings on Speck: microseconds over which peaks are taken.", metavar="N")]
+TimeLimit = Annotated[float | None, _option(_HOW, "Seconds after which nothing more is begun.", metavar="S")]
+TimeOut = Annotated[float | None, _option(
+    _HOW, "Seconds after which a batch has stalled; as the device says unless stated.", metavar="S")]
+Ahead = Annotated[int, _option(_HOW, "Batches loaded before a device asks for them.", metavar="N")]
+ResumeBench = Annotated[str | None, _option(
+    _WORK, "Keeps every batch that is done; a run that was cut off goes on with the others.", "--resume", metavar="FILE")]
+BenchFolder = Annotated[str | None, _option(
+    _SHOWN, "Write bench.json and samples.csv to this folder.", "--output", "-o", metavar="DIR")]

@@ -1,0 +1,99 @@
+"""Boards as resources of a real Dask cluster on this computer; a worker that is killed loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.compiler.bench.conftest import spikes
+
+import d2e
+from d2e.compiler.bench import cluster
+from d2e.compiler.bench.fleet import NoDevice
+from d2e.ir import MissingError, UsageError
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def dask():
+    """A scheduler, and two worker processes that have no boards of their own; both come back where they die."""
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as made:
+        yield made
+
+
+def test_killing_a_worker_loses_nothing_and_repeats_nothing(digits, data, dask):
+    killed: list[int] = []
+    counted: list[tuple[int, int, str]] = []
+
+    def listen(done: int, total: int, what: str) -> None:
+        counted.append((done, total, what))
+        if done == 3:
+            with distributed.Client(dask) as client:
+                pids = client.run(os.getpid)
+            killed.append(next(iter(pids.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = d2e.bench(digits, data, devices="sim:0{slow=100ms},sim:1{slow=100ms}", cluster=dask.scheduler_address, batch=4,
+                      listen=listen)
+    assert killed
+    assert spikes(found) == spikes(d2e.bench(digits, data))
+    assert counted == [(i, 24, "sim") for i in range(1, 25)]
+    assert {each["name"] for each in found["devices"]} <= {f"sim:{i}@{w}" for i in (0, 1) for w in (0, 1)}
+    assert sum(each["samples"] for each in found["devices"]) == 96
+
+
+def test_boards_fail_and_stall_there_too(digits, data, dask):
+    told: list[str] = []
+    found = d2e.bench(digits, data, devices="sim:0{fail=after:3},sim:1", cluster=dask.scheduler_address, batch=8,
+                      tell=told.append)
+    assert spikes(found) == spikes(d2e.bench(digits, data))
+    assert any("failed (D2E-BENCH-008" in each for each in told)
+    with pytest.raises(NoDevice, match=r"sim:0@. is dropped: D2E-BENCH-008"):
+        d2e.bench(digits, data, devices="sim:0{fail=after:2}", cluster=dask.scheduler_address, batch=8)
+
+
+def test_local_starts_a_worker_for_each_device(digits, data):
+    options: dict[str, Any] = {"devices": ["sim:a{slow=50ms}", "sim:b{slow=50ms}"], "cluster": "local", "batch": 8}
+    found = d2e.bench(digits, data, **options)
+    assert spikes(found) == spikes(d2e.bench(digits, data))
+    assert [each["name"] for each in found["devices"]] == ["sim:a", "sim:b"]
+
+
+def test_a_cluster_without_boards_ends_the_run(digits, data, monkeypatch):
+    monkeypatch.setattr(cluster, "NO_BOARDS_S", 0.2)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(NoDevice, match="no worker of the cluster has announced the resource 'board'"),
+    ):
+        d2e.bench(digits, data, devices="sim:0", cluster=empty.scheduler_address)
+
+
+def test_faults_of_the_data_end_the_run(digits, data, dask):
+    frames = data[0].astype(int)
+    frames[20, 3] = 2
+    with pytest.raises(UsageError) as caught:
+        d2e.bench(digits, frames, batch=8, devices="sim:0", cluster=dask.scheduler_address)
+    assert caught.value.code == "D2E-INPUT-003"
+
+
+def test_recordings_go_to_boards(shapes, dask):
+    from tests.compiler.bench.conftest import SHAPES
+
+    here = d2e.bench(shapes, SHAPES / "recordings", device="sim:0", batch=3)
+    there = d2e.bench(shapes, SHAPES / "recordings", devices="sim:0", cluster=dask.scheduler_address, batch=3)
+    assert spikes(there) == spikes(here)
+    assert np.all([row["spikes"] > 0 for row in there.rows])
+
+
+def test_what_a_cluster_needs(digits, data, monkeypatch):
+    with pytest.raises(UsageError, match="a cluster needs devices"):
+        d2e.bench(digits, data, cluster="local")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingError) as caught:
+        d2e.bench(digits, data, devices="sim:0", cluster="local")
+    assert caught.value.code == "D2E-BENCH-009"

@@ -197,7 +197,7 @@ def bars(
         start = left + column * wide
         room = wide - 16 - _LETTER * max(map(len, words))
         most = max((value or 0.0 for value in values), default=0.0) or 1.0
-        parts.append(text(start, 12, fitted(what, wide), "bold"))
+        parts.append(text(start, 12, fitted(what, 0.85 * wide), "bold"))
         for row, (value, word) in enumerate(zip(values, words, strict=True)):
             if value is None:
                 continue

@@ -11,17 +11,17 @@ from typing import Any
 
 def percent(share: float) -> str:
     """A share as people read it."""
-    return f"{100 * share:.2f} %"
+    return f"{round(100 * share, 2) + 0.0:.2f} %"
 
 
 def signed(share: float) -> str:
     """The same of a change."""
-    return f"{100 * share + 0.0:+.2f} %"
+    return f"{round(100 * share, 2) + 0.0:+.2f} %"
 
 
 def points(share: float) -> str:
     """A change in percentage points."""
-    return f"{100 * share + 0.0:+.2f}"
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
 def number(value: Any) -> str:

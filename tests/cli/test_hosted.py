@@ -38,9 +38,9 @@ def test_compile_run_and_inspect(files, compile_, d2e, tmp_path):
         assert found["counts/gelu"].shape == (5, 4, 12)
     told = json.loads(d2e("run", "p", "--data", files / "test.npz", "--engine", "reference", "--json").out)
     assert (told["engine"], told["samples"]) == ("reference", 20)
-    shown = d2e("inspect", "p")
+    shown = d2e("inspect", "p", "--network")
     assert shown.code == 0, shown.err
-    assert shown.out.startswith("target     loihi2-sim")
+    assert shown.out.startswith("p\ntarget ")
     assert "%attend = attention(heads=2" in shown.out
     assert d2e("inspect", "p", "-o", "back.nir").code == 0
     assert nirfile.read(tmp_path / "back.nir").same(transformer())

@@ -10,17 +10,18 @@ import d2e
 from d2e.ir import IF, LI, Conv2d, EarlyExit, Edge, Flatten, Input, Linear, MultiThreshold, Network, Output
 from d2e.ir.network import chain
 
-RNG = np.random.default_rng(11)
-FRAMES = RNG.integers(0, 2, (12, 8, 1, 6, 6))
-LABELS = RNG.integers(0, 4, 12)
+_RNG = np.random.default_rng(10)
+FRAMES = _RNG.integers(0, 2, (12, 8, 1, 6, 6))
+LABELS = _RNG.integers(0, 4, 12)
 
 
 def plain(name: str = "hidden", *, readout: bool = False) -> Network:
     """Convolution, a dense layer and four classes: neurons, or a readout of membranes; some weights stand out."""
+    rng = np.random.default_rng(11)
     out = LI(shape=(4,), decay_mem=np.float64(0.9)) if readout else IF(shape=(4,))
     return chain([
-        ("input", Input(shape=(1, 6, 6))), ("conv", Conv2d(weight=RNG.normal(0.2, 0.4, (3, 1, 3, 3)), padding=(1, 1))),
-        (name, IF(shape=(3, 6, 6))), ("flat", Flatten()), ("dense", Linear(weight=RNG.normal(0.1, 0.4, (4, 108)))),
+        ("input", Input(shape=(1, 6, 6))), ("conv", Conv2d(weight=rng.normal(0.1, 0.3, (3, 1, 3, 3)), padding=(1, 1))),
+        (name, IF(shape=(3, 6, 6))), ("flat", Flatten()), ("dense", Linear(weight=rng.normal(0.01, 0.15, (4, 108)))),
         ("out", out), ("output", Output(shape=(4,))),
     ])
 
@@ -28,17 +29,18 @@ def plain(name: str = "hidden", *, readout: bool = False) -> Network:
 def leaving() -> Network:
     """With an early exit."""
     network = plain()
-    rule = EarlyExit(np.full(8, 0.75), 0.7, "calibrated")
+    rule = EarlyExit(np.full(8, 0.8), 3.0, "calibrated")
     return network.with_nodes({"output": Output(shape=(4,), exit=rule)})
 
 
 def bursts() -> Network:
     """Levels that become replicas, past which the input also reaches the second layer."""
+    rng = np.random.default_rng(12)
     nodes = {
-        "input": Input(shape=(6,)), "a": Linear(weight=RNG.normal(0.4, 0.4, (5, 6))),
+        "input": Input(shape=(6,)), "a": Linear(weight=rng.normal(0.4, 0.4, (5, 6))),
         "first": MultiThreshold(shape=(5,), levels=np.array([1.0, 2.0, 3.0])),
-        "b": Linear(weight=RNG.normal(0.4, 0.4, (5, 5))), "second": IF(shape=(5,)),
-        "skip": Linear(weight=RNG.normal(0, 1, (5, 6))), "output": Output(shape=(5,)),
+        "b": Linear(weight=rng.normal(0.4, 0.4, (5, 5))), "second": IF(shape=(5,)),
+        "skip": Linear(weight=rng.normal(0, 1, (5, 6))), "output": Output(shape=(5,)),
     }
     edges = [("input", "a"), ("a", "first"), ("first", "b"), ("b", "second"), ("input", "skip"), ("skip", "second"),
              ("second", "output")]
@@ -49,5 +51,5 @@ def bursts() -> Network:
 def program(kind: str, target: str = "loihi2-sim") -> d2e.Program:
     """A program of one of them, measured."""
     made = {"plain": plain, "leaving": leaving, "bursts": bursts, "readout": lambda: plain(readout=True)}[kind]()
-    frames = RNG.integers(0, 2, (12, 8, 6)) if kind == "bursts" else FRAMES
+    frames = FRAMES[:, :, 0, 0] if kind == "bursts" else FRAMES
     return d2e.compile(made, target=target, eval=(frames, LABELS), burst="replicas")

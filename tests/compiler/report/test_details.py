@@ -71,7 +71,7 @@ def test_the_raster_is_the_first_sample(kind: str) -> None:
     assert rows["out"]["trains"] == ["".join("." if not x else "1" for x in column) for column in sent["out"].T]
     assert ("exit" in found) == (kind == "leaving")
     if kind == "leaving":
-        assert found["exit"] == made.run(FRAMES[:1]).steps[0]
+        assert found["exit"] == made.run(FRAMES[:1]).steps[0] < 8
 
 
 def test_the_raster_of_a_readout_is_its_membrane() -> None:

@@ -166,10 +166,9 @@ def run(program: Program, chosen: Chosen, how: How, output: str | os.PathLike[st
         "samples": found.count, "peaks": how.peaks,
     }
     kept = Kept(how.resume, identity)
-    before = len(kept.parts)
-    if before:
+    if before := len(kept.parts):
         how.tell(f"{before} batches are done already, kept in {how.resume}")
-    starts = {number: start for number, start in enumerate(range(0, found.count, how.batch))}
+    starts = dict(enumerate(range(0, found.count, how.batch)))
     total = how.repeat * len(starts)
     until = None if how.time_limit is None else time.monotonic() + how.time_limit
     spans: list[tuple[float, float]] = []
@@ -189,9 +188,8 @@ def run(program: Program, chosen: Chosen, how: How, output: str | os.PathLike[st
             "repeat": how.repeat, "ran": ran,
             "elapsed_s": max(end for _, end in spans) - min(start for start, _ in spans) if spans else None,
         }
-        label = MEASURED if _is_hardware(program, on) else SIMULATED
         parts = {key: part for key, part in kept.parts.items() if key[0] < how.repeat}
-        return gathered(parts, starts, facts, label)
+        return gathered(parts, starts, facts, _label(program, on))
 
     waiting = _batches(work, found, how, starts, kept)
     try:
@@ -283,10 +281,10 @@ def _of_program(program: Program, sha256: str) -> dict[str, Any]:
     return {**folder, "target": program.target.name, "sha256": sha256}
 
 
-def _is_hardware(program: Program, on: str) -> bool:
-    """Whether a chip ran, not a computer's idea of it."""
+def _label(program: Program, on: str) -> str:
+    """Whether a chip ran, or a computer's idea of it."""
     kinds = program.target.kinds if isinstance(program.target, HasDevices) else ()
-    return bool({*on.split("+")} & {*kinds})
+    return MEASURED if {*on.split("+")} & {*kinds} else SIMULATED
 
 
 def exact(program: Program, on: str) -> bool:
@@ -297,7 +295,6 @@ def exact(program: Program, on: str) -> bool:
 
 
 def _of_engine(program: Program, on: str, on_devices: bool) -> dict[str, Any]:
-    label = MEASURED if _is_hardware(program, on) else SIMULATED
     promise = {"bit_exact_with": program.target.bit_exact_with} if exact(program, on) else {}
-    return {"name": on, "kind": "devices" if on_devices else "engine", "label": label, **promise}
+    return {"name": on, "kind": "devices" if on_devices else "engine", "label": _label(program, on), **promise}
 

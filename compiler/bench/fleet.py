@@ -19,6 +19,10 @@ Keep: TypeAlias = "Callable[[Batch, Part], None]"
 Tell: TypeAlias = "Callable[[str], None]"
 
 
+CLOSE_S = 5.0
+"""How long the end of a run waits for devices to be given back."""
+
+
 class NoDevice(MissingError):
     """No device is left; what is done is kept."""
 
@@ -130,8 +134,9 @@ def run_local(
     """
     feed = Feed(batches, ahead)
     told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    for seat in seats:
-        threading.Thread(target=_serve, args=(seat, feed, told), name=f"d2e bench {seat.name}", daemon=True).start()
+    threads = [threading.Thread(target=_serve, args=(seat, feed, told), daemon=True) for seat in seats]
+    for thread in threads:
+        thread.start()
     left, reasons, fault = len(seats), list[str](), None
     try:
         while left and not (feed.over and told.empty()):
@@ -155,6 +160,15 @@ def run_local(
             raise no_device(reasons, fault)
     finally:
         feed.stop()
+        _end(seats, threads)
+
+
+def _end(seats: Sequence[Seat], threads: Sequence[threading.Thread]) -> None:
+    """Wait until the devices that do not hang are given back."""
+    patience = time.monotonic() + CLOSE_S
+    for seat, thread in zip(seats, threads, strict=True):
+        if not seat.hangs:
+            thread.join(max(0.0, patience - time.monotonic()))
 
 
 def _serve(seat: Seat, feed: Feed, told: queue.SimpleQueue[tuple[str, Any]]) -> None:

@@ -150,9 +150,14 @@ class Seat:
         with contextlib.suppress(Exception):  # what is gone need not be given back in order
             self._caller.call(self.device.close).result(timeout=min(self._patience(1), 10.0))
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a batch has stalled on it."""
+        return self._late is not None
+
     def close(self) -> None:
         """Give the device back, unless it hangs."""
-        if self._late is None:
+        if not self.hangs:
             self._close()
         self._caller.end()
 

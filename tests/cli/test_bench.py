@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,6 +121,14 @@ def test_refusals_of_what_is_not_there(refused, program, data, tmp_path):
     refused(2, "D2E-BENCH-001", "bench", "--data", data, program="d2e")
     refused(2, "D2E-LOAD-020", "bench", tmp_path, "--data", data, program="d2e")
     refused(2, "D2E-DATA-001", "bench", program, "--data", tmp_path / "none.npz", program="d2e")
+
+
+def test_help_imports_nothing_heavy():
+    script = ("import sys\nfrom d2e import cli\nsys.argv = ['d2e-bench', '--help']\n"
+              "try:\n    cli.bench_main()\nexcept SystemExit:\n    pass\n"
+              "print(sorted({'torch', 'numpy', 'numba', 'distributed', 'PIL'} & set(sys.modules)), file=sys.stderr)\n")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stderr, "--compare" in done.stdout) == ("[]\n", True)
 
 
 def test_every_option_is_a_keyword_of_the_function():

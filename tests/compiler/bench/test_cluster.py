@@ -64,6 +64,14 @@ def test_local_starts_a_worker_for_each_device(digits, data):
     assert [each["name"] for each in found["devices"]] == ["sim:a", "sim:b"]
 
 
+def test_workers_name_boards_of_their_own(digits, data):
+    mine = {"D2E_BOARDS": "sim:left{slow=30ms},sim:right{slow=30ms}"}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0", env=mine) as made:
+        found = d2e.bench(digits, data, devices="sim:0", cluster=made.scheduler_address, batch=8)
+    assert spikes(found) == spikes(d2e.bench(digits, data))
+    assert [each["name"] for each in found["devices"]] == ["sim:left@0", "sim:right@0"]
+
+
 def test_a_cluster_without_boards_ends_the_run(digits, data, monkeypatch):
     monkeypatch.setattr(cluster, "NO_BOARDS_S", 0.2)
     with (

@@ -24,7 +24,7 @@ class D2EError(Exception):
     exit_code = 3
 
     def __init__(self, code: str, message: str, *, node: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(code, message)  # what makes it again where it is pickled, on its way from another process
         self.code = code
         self.message = message
         self.node = node

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from d2e.compiler.bench import devices
 from d2e.compiler.bench.fleet import Keep, Tell, no_device
@@ -21,7 +21,7 @@ from d2e.compiler.bench.seat import Outcome, Seat
 from d2e.compiler.program import Program
 from d2e.compiler.report import Report
 from d2e.compiler.target import find
-from d2e.ir import D2EError, MissingError, UsageError, errors, nirfile
+from d2e.ir import MissingError, nirfile
 
 BOARD = "board"
 """Name of the resource."""
@@ -104,21 +104,6 @@ def _light(outcome: Outcome) -> Outcome:
     return replace(outcome, batch=light, fault=None)
 
 
-class Fault(NamedTuple):
-    """A user's fault on its way from a worker: exceptions with several arguments do not travel as they are."""
-
-    kind: str
-    code: str
-    message: str
-    node: str | None
-    hint: str | None
-
-    def raised(self) -> D2EError:
-        """As it was."""
-        made: D2EError = getattr(errors, self.kind)(self.code, self.message, node=self.node, hint=self.hint)
-        return made
-
-
 def _plugin(shipped: Shipped) -> Any:
     """What every worker of the cluster is given when it starts: its boards."""
     from distributed import WorkerPlugin
@@ -136,17 +121,14 @@ def _plugin(shipped: Shipped) -> Any:
     return Boards()
 
 
-def _task(batch: Batch) -> list[Outcome] | Fault:
+def _task(batch: Batch) -> list[Outcome]:
     """On a worker."""
     from distributed import get_worker
 
     worker: Any = get_worker()
     station = worker.d2e_boards
     before = station.count
-    try:
-        told: list[Outcome] = station.take(batch)
-    except UsageError as error:
-        return Fault("UsageError", error.code, error.message, error.node, error.hint)
+    told: list[Outcome] = station.take(batch)
     if station.count < before:
         from distributed.utils import sync
 
@@ -274,10 +256,7 @@ class _Run:
             self.tell(f"the workers that ran batch {batch.number} died; it is run again")
             self._send(batch, tries + 1)
             return
-        found = future.result()
-        if isinstance(found, Fault):
-            raise found.raised()
-        for outcome in found:
+        for outcome in future.result():
             if outcome.note:
                 self.tell(outcome.note)
             if not outcome.left:

@@ -173,7 +173,8 @@ def estimates(target: str, counts: Mapping[str, float], given: Constants | None 
 
 
 def _row(constants: Constants, counts: Mapping[str, float]) -> dict[str, Any]:
-    parts = [{"kind": kind, "count": counts[kind], "each_j": each} for kind, each in constants.joules.items() if counts[kind]]
+    parts = [{"kind": kind, "count": counts[kind], "each_j": each}
+             for kind, each in constants.joules.items() if counts[kind]]
     return {
         "of": constants.name, "value_j": sum(counts[kind] * each for kind, each in constants.joules.items()),
         "label": "estimated", "source": constants.source, **({"note": constants.note} if constants.note else {}),

@@ -129,14 +129,9 @@ class Prices(Generic[S]):
             sides.append(tried[price] <= most)
         return min(price for price, synops in tried.items() if synops <= most)
 
-    def closest(self, most: float, worth: float = 0.0) -> Price:
-        """That of least divergence of all that were measured with at most so many synops.
-
-        Args:
-            most: synops per sample.
-            worth: nats that a synop per sample counts as.
-        """
-        affordable = {price: f.kl + worth * f.synops for price, f in self.known.items() if f.synops <= most}
+    def closest(self, most: float) -> Price:
+        """That of least divergence of all that were measured with at most so many synops."""
+        affordable = {price: figures.kl for price, figures in self.known.items() if figures.synops <= most}
         return min(affordable, key=affordable.__getitem__, default=None)
 
     def grown(self, since: Price, allowed: float) -> Price:

@@ -23,9 +23,7 @@ from d2e.ir.nodes import Array
 
 SPACINGS, STARTS, SEARCHES = ("fitted", "uniform"), ("round", "floor"), ("rate-distortion", "bayes")
 _PRICES: tuple[Price, ...] = (None, 0.001, 0.003, 0.01)
-"""Of a synop, among which the best is taken where levels are fitted: a little keeps small inputs quiet."""
-_WORTH = 0.001
-"""Nats that ``most_synops`` count as where no budget says it: divergences of held samples are not known to less."""
+"""Of a synop, among which that of least divergence is taken where levels are fitted: a little keeps small inputs quiet."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class SingleStep:
         options = Options(fitted=self.spacing == "fitted", rounds=self.start == "round")
         calibrator = Calibrator(skeleton, samples.fit, options, seed)
         prices = Prices(calibrator, self.levels, samples.held, samples.logits, bench)
-        price, most = self._price(prices, calibrator.most_synops)
+        price, most = self._price(prices)
         state = calibrator.every(self.levels, price=price)
         if self.search == "bayes":
             from d2e.compiler.convert.single_step.bayes import scaled
@@ -78,15 +76,15 @@ class SingleStep:
         }
         return Levels(state, facts)
 
-    def _price(self, prices: Prices[State], most_synops: int) -> tuple[Price, float]:
-        """That of least divergence within the budget, or of least divergence and synops; the most synops there may be."""
+    def _price(self, prices: Prices[State]) -> tuple[Price, float]:
+        """That of least divergence of those that were looked at within the budget; the most synops there may be."""
         lowest, most = None, math.inf
         if self.budget is not None:
             lowest = prices.within(self.budget)
             most = self.budget * (prices.known[None].synops if self.budget <= 1 else 1.0)
         if self.spacing == "fitted":
             prices.figures(*(price for price in _PRICES if (price or 0.0) >= (lowest or 0.0)), what="levels")
-        return prices.closest(most, 0.0 if self.budget is not None else _WORTH / most_synops), most
+        return prices.closest(most), most
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from tests.compiler.convert.networks import certain, skeleton_of
 from d2e.compiler.convert.adaptive import cases
 from d2e.compiler.convert.adaptive.calibrate import PRESETS, Calibrator
 from d2e.compiler.convert.adaptive.engine import simulate
-from d2e.compiler.convert.evaluate import Bench, Figures
+from d2e.compiler.convert.evaluate import Bench
 from d2e.compiler.convert.prices import Priced, Prices
 from d2e.compiler.convert.skeleton import activate
 from d2e.compiler.convert.store import Store
@@ -126,14 +126,3 @@ def test_names_tell_prices_and_bursts_apart(found):
     names = {Priced(found.calibrator, most, price, found.images, found.logits).name
              for most in (3, 4) for price in (None, 0.02, 0.02 + 1e-12)}
     assert len(names) == 6
-
-
-def test_the_closest_is_of_least_divergence_and_synops_count_for_what_they_are_worth():
-    found = search()
-    for price, kl, synops in ((None, 0.0016, 180.0), (0.001, 0.0030, 104.0), (0.003, 0.0032, 72.0), (0.01, 0.0130, 50.0)):
-        found.known[price] = Figures(kl, synops, synops, {})
-    assert found.closest(np.inf) is None
-    assert found.closest(110.0) == 0.001
-    assert found.closest(np.inf, worth=0.001 / 40) == 0.003
-    assert found.closest(60.0, worth=0.001 / 40) == 0.01
-    assert found.closest(10.0) is None

@@ -70,13 +70,14 @@ def test_every_form_and_engine_sends_the_same(network, program, form, images):
     assert_alike(program, other, images)
 
 
-def test_replicas_send_the_same_where_few_levels_leave_room_for_them(network, images, monkeypatch):
-    """The steps of 16 levels of GELU take more convolutions than a core may hold."""
-    with pytest.raises(UnsupportedError) as caught:
-        d2e.compile(network, burst="replicas", calibration=FILES["calibration"])
-    assert (caught.value.code, caught.value.findings[0].node) == ("D2E-LOIHI-016", "blocks.0.1.body.3")
+def test_replicas_send_the_same_where_few_levels_leave_room_for_them(images, monkeypatch):
+    """The steps of 32 levels of GELU take more convolutions than a core may hold."""
     monkeypatch.chdir(ROOT)
-    few = d2e.convert(FACTORY, method="single-step", levels=4, calibration=FILES["calibration"], calibration_samples=64)
+    few, many = (d2e.convert(FACTORY, method="single-step", levels=levels, calibration=FILES["calibration"],
+                             calibration_samples=64) for levels in (4, 32))
+    with pytest.raises(UnsupportedError) as caught:
+        d2e.compile(many, burst="replicas", calibration=FILES["calibration"])
+    assert (caught.value.code, caught.value.findings[0].node) == ("D2E-LOIHI-016", "blocks.0.1.body.3")
     graded, replicas = (d2e.compile(few, burst=form, calibration=FILES["calibration"]) for form in ("graded", "replicas"))
     assert_alike(graded, replicas, images)
 

@@ -49,11 +49,12 @@ class Figures:
 
 def divergence(logits: Array, found: Array) -> float:
     """Mean over samples of KL(softmax(logits) || softmax(found)), in nats."""
-    p, q = _log_softmax(logits), _log_softmax(found)
+    p, q = log_softmax(logits), log_softmax(found)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def _log_softmax(z: Array) -> Array:
+def log_softmax(z: Array) -> Array:
+    """Logarithms of the class probabilities of logits [n, classes], in float64."""
     z = z.astype(np.float64)
     z = z - z.max(axis=1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from d2e.compiler.convert.evaluate import log_softmax
 from d2e.ir.nodes import Array
 
 TOLERANCE = 1e-9
@@ -70,7 +71,7 @@ def compare(teacher: Array, student: Array, labels: Array) -> Comparison:
         teacher, student: logits [n, classes], at least one sample.
         labels: [n] class indices.
     """
-    log_p, log_q = _log_softmax(teacher), _log_softmax(student)
+    log_p, log_q = log_softmax(teacher), log_softmax(student)
     p, q = np.exp(log_p), np.exp(log_q)
     each = _divergences(p, q, log_p - log_q)
     n, rows, y = len(labels), np.arange(len(labels)), np.asarray(labels, np.int64)
@@ -84,12 +85,6 @@ def compare(teacher: Array, student: Array, labels: Array) -> Comparison:
         n, hard[1], hard[0], soft[1], soft[0], kl, error, bound, spread, gap,
         abs(hard[0] - hard[1]), float(np.abs(p - q).sum(axis=1).mean() / 2), gap <= bound + TOLERANCE,
     )
-
-
-def _log_softmax(z: Array) -> Array:
-    z = z.astype(np.float64)
-    z = z - z.max(axis=1, keepdims=True)
-    return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
 
 
 def _divergences(p: Array, q: Array, d: Array) -> Array:

@@ -13,6 +13,7 @@ from d2e.compiler.events.camera import Camera
 from d2e.compiler.transfer.entropy import symbols
 from d2e.compiler.transfer.pairs import Encoded, Pairs, Send
 from d2e.ir import UsageError
+from d2e.ir.encoding import REAL
 from d2e.ir.nodes import Shape
 
 CAMERA, RECORDED = "dvs", "events"
@@ -85,7 +86,7 @@ def reads(encoding: str, pairs: Pairs, test: Pairs | None, time_steps: int, seed
     if encoding == CAMERA:
         return Reads(CAMERA, (2, *image[1:]), None, MOST_EVENTS, seed=seed)
     encoder = parse(encoding, (0.0, 1.0), 1)
-    if encoder.kind in ("direct", "first", "delta"):
+    if encoder.kind in (*REAL, "delta"):
         raise UsageError("D2E-TRANS-009", f"the encoding {encoding!r} makes no events of an image",
                          hint="Give ttfs, ttfs{latch}, latency, rate, bernoulli, phase, or dvs.")
     return Reads(encoding, image, Encoded(encoder, time_steps), 1, symbols(encoder, time_steps))

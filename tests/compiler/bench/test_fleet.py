@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -70,7 +71,10 @@ def test_without_a_device_the_run_stops_and_keeps_what_is_done(devices, time_out
     assert (caught.value.code, caught.value.exit_code) == ("D2E-BENCH-007", 5)
     assert why in str(caught.value)
     done = 16 * len(names(devices))
-    assert told[-1].startswith(f"the run was cut off: {done} of 96 samples are done (0-")  # which, two boards settle
+    which = re.match(rf"the run was cut off: {done} of 96 samples are done \(([\d, -]+)\), kept in ", told[-1])
+    spans = [[int(n) for n in span.split("-")] for span in which[1].split(", ")]  # which of them, two boards settle
+    assert sum(last - first + 1 for first, last in spans) == done
+    assert len(names(devices)) > 1 or spans == [[0, done - 1]]
     assert len((tmp_path / "part" / "samples.csv").read_text().splitlines()) == 1 + done
     again = d2e.bench(digits, data, devices="sim:7", **options)
     assert spikes(again) == spikes(alone)

@@ -15,7 +15,7 @@ from d2e.ir.nodes import Array, Shape
 
 Send = Callable[[Tensor], Tensor]
 AUGMENTATIONS = ("none", "shift", "flip-shift")
-LARGEST_COUNT = 1 << 24
+LARGEST = 1 << 24
 """Of one element and step: beyond it float32 has no whole numbers any more."""
 
 
@@ -132,8 +132,8 @@ def _with_events(pairs: Pairs, events: data_sets.Data, what: str) -> Pairs:
 def _counts(frames: Array, what: str) -> Array:
     """Counts of events in the smallest integers that hold them."""
     whole = frames.dtype.kind != "f" or bool((np.isfinite(frames) & (np.rint(frames) == frames)).all())
-    if not whole or frames.size == 0 or frames.min() < 0 or frames.max() > LARGEST_COUNT:
-        raise UsageError("D2E-TRANS-012", f"the events of the {what} are no counts, whole numbers from 0 to {LARGEST_COUNT:,}",
+    if not whole or frames.size == 0 or frames.min() < 0 or frames.max() > LARGEST:
+        raise UsageError("D2E-TRANS-012", f"the events of the {what} are no counts, whole numbers from 0 to {LARGEST:,}",
                          hint="Count the events of every pixel and time step.")
     return np.ascontiguousarray(frames, np.uint8 if frames.max() < 256 else np.int32)
 

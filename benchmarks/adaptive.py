@@ -1,6 +1,6 @@
 """Adaptive Calibration of ResNet-20 on CIFAR-10: every part of the method at several time steps, on the whole test set.
 
-    python benchmarks/adaptive.py --data DIR [--steps 4,8] [--images 10000]
+    python benchmarks/adaptive.py --data DIR [--steps 4,8] [--images 10000] [--only "A;B"]
 
 For the data see resnet20.py. Rows are kept in results/adaptive.jsonl as they are measured, a later run measures what is
 missing; results/adaptive.txt and adaptive.svg are made of all rows. Synops are spikes times synapses reached, a burst of n
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--steps", default="1,2,4,8,16")
     parser.add_argument("--images", type=int, default=10000)
-    parser.add_argument("--only", help="variants, comma separated")
+    parser.add_argument("--only", help="variants, separated by semicolons")
     given = parser.parse_args()
     data = resnet20.folder(given.data)
     model = resnet20.trained(data)
@@ -81,7 +81,7 @@ def measure(
         for name, options in VARIANTS.items():
             wanted = {"steps": steps, "variant": name, "images": len(x)}
             known = any(wanted.items() <= row.items() for row in rows)
-            if known or (given.only and name not in given.only.split(",")) or ("IAT" in name and steps < 2):
+            if known or (given.only and name not in given.only.split(";")) or ("IAT" in name and steps < 2):
                 continue
             measurements = Path(folder) / f"{steps}-{options.get('calibrate')}-{'early_exit' in options}.jsonl"
             fresh, begun = not measurements.exists(), time.perf_counter()

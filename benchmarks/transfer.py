@@ -49,7 +49,7 @@ MODELS = {"cnn": spiking_cnn, "wrn": spiking_wrn, "vgg": spiking_vgg, "sew": sew
 FILES = {"fashion_mnist": ("fashion_mnist_train.npz", "fashion_mnist_test.npz"),
          "cifar10": ("cifar10_train_10k.npz", "cifar10_test.npz")}
 PUBLISHED = "published (Luu et al. 2026, Spiking-WRN20, CIFAR-10): direct 90.11, zero-shot 28.69, TSF 50.66, SKD 74.18"
-HEAD = (f"{'':<28}{'%':>7}{'±':>6}{'of direct':>11}{'KL':>8}{'bound':>7}{'rate':>7}{'events in':>11}{'synops':>11}"
+HEAD = (f"{'':<28}{'seeds':>5}{'%':>7}{'±':>6}{'of direct':>11}{'KL':>8}{'bound':>7}{'rate':>7}{'events in':>11}{'synops':>11}"
         f"{'energy':>9}")
 VARIANTS: dict[str, dict[str, Any]] = {
     "zero-shot, ttfs": {"method": "zero-shot"},
@@ -180,7 +180,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         direct = [{**row["teacher"], "variant": "direct"} for row in {row["seed"]: row for row in own}.values()]
         lines += [
             "", f"{images}, {model}: {train} training images, teacher {before} epochs, students {epochs}; {test} test "
-            f"images; {len(direct)} seeds", HEAD, line("direct", direct),
+            f"images", HEAD, line("direct", direct),
             *(line(name, part) for name in VARIANTS if (part := [row for row in own if row["variant"] == name])),
         ]
     return "\n".join(lines) + "\n"
@@ -190,7 +190,7 @@ def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
     """Mean over the seeds."""
     accuracy = 100 * np.array([row["accuracy"] for row in rows])
     mean = {key: float(np.mean([row[key] for row in rows])) for key in ("rate", "synops", "energy_j")}
-    start = f"{name:<28}{accuracy.mean():7.2f}{accuracy.std(ddof=1) if len(rows) > 1 else float('nan'):6.2f}"
+    start = f"{name:<28}{len(rows):5}{accuracy.mean():7.2f}{accuracy.std(ddof=1) if len(rows) > 1 else float('nan'):6.2f}"
     figures = f"{mean['rate']:7.3f}", f"{mean['synops'] / 1e3:9.0f} k{1e6 * mean['energy_j']:6.2f} uJ"
     if name == "direct":
         macs = rows[0]["mac_first"]

@@ -71,13 +71,13 @@ def open_samples(
         data = data_sets.load(source).head(samples)
         return Samples("arrays", len(data), _slices(data), data.fingerprint)
     path = Path(source)
-    listed = _listed(path)
-    if listed and listed[0][0].suffix.lower() in IMAGES:
-        return _images(path, listed[:samples], network.input.shape)
+    listed, classes = _listed(path)
+    if _are_images([file for file, _ in listed]):
+        return _images(path, listed[:samples], classes, network.input.shape)
     if listed:
         events = [_Recording(str(p), label, lambda p=p: files.read(p)) for p, label in listed[:samples]]  # type: ignore[misc]
-        names = sorted({label for _, label in listed if label is not None})
-        return _recordings(path, events, network, timed, step_us, names, _of_files([p for p, _ in listed[:samples]], path))
+        hashed = f"{_of_files([p for p, _ in listed[:samples]], path)}{_of_classes(classes)}"
+        return _recordings(path, events, network, timed, step_us, classes, hashed)
     mapped = _mapped(path) if path.suffix == ".npy" else None
     if mapped is not None:
         frames = Data(mapped).head(samples)
@@ -100,10 +100,13 @@ def _slices(data: Data) -> Callable[[int, int], Chunk]:
 # --------------------------------------------------------------------------- folders
 
 
-def _listed(path: Path) -> list[tuple[Path, str | None]]:
-    """The files of a folder, or of its folders, one per class, each with its class; none where it is no folder."""
+def _listed(path: Path) -> tuple[list[tuple[Path, str | None]], list[str]]:
+    """The files of a folder, or of its folders, one per class, each with its class; and all classes, with files or without.
+
+    None where it is no folder.
+    """
     if not path.is_dir():
-        return []
+        return [], []
     classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     folders: list[tuple[Path, str | None]] = [(p, p.name) for p in classes] or [(path, None)]
     found = [(file, label) for folder, label in folders for file in sorted(folder.iterdir())
@@ -111,7 +114,23 @@ def _listed(path: Path) -> list[tuple[Path, str | None]]:
     if not found:
         raise UsageError("D2E-BENCH-004", f"there are no samples in {path}",
                          hint="A folder of images or recordings, or with a folder of them per class.")
-    return found
+    return found, [p.name for p in classes]
+
+
+def _are_images(listed: Sequence[Path]) -> bool:
+    """Whether these files are images; else they are recordings."""
+    images = [file.suffix.lower() in IMAGES for file in listed]
+    kind, known = ("image", IMAGES) if any(images) else ("recording", tuple(files.READERS))
+    for file, image in zip(listed, images, strict=True):
+        if not (image if any(images) else file.suffix in known):
+            raise UsageError("D2E-BENCH-004", f"{file} is no {kind}",
+                             hint=f"Keep {kind}s alone in the folder; they end in {', '.join(known)}.")
+    return any(images)
+
+
+def _of_classes(classes: Sequence[str]) -> str:
+    """What tells a folder of classes from one that has an empty one besides, which numbers them otherwise."""
+    return f":{hashlib.sha256('/'.join(classes).encode()).hexdigest()[:16]}" if classes else ""
 
 
 def _of_files(paths: Sequence[Path], folder: Path) -> str:
@@ -132,18 +151,19 @@ def _numbers(labels: Sequence[str | None], classes: Sequence[str]) -> Array | No
 # --------------------------------------------------------------------------- images
 
 
-def _images(path: Path, listed: Sequence[tuple[Path, str | None]], shape: Shape) -> Samples:
+def _images(path: Path, listed: Sequence[tuple[Path, str | None]], classes: Sequence[str], shape: Shape) -> Samples:
     try:
         from PIL import Image
     except ImportError:
         raise MissingError("D2E-BENCH-005", "images are read by Pillow, which is not installed",
                            hint="pip install pillow, or save the images as .npz.") from None
-    names = sorted({label for _, label in listed if label is not None})
     colours = "RGB" if len(shape) == 3 and shape[0] == 3 else "L"
 
     def image(file: Path) -> Array:
         try:
             with Image.open(file) as opened:
+                if opened.mode[0] in "IF":  # Pillow would cut its values off at 255
+                    raise ValueError(f"its pixels are {'real numbers' if opened.mode[0] == 'F' else 'wider than 8 bits'}")
                 pixels = np.asarray(opened.convert(colours), np.float32) / np.float32(255)
         except Exception as error:
             raise UsageError("D2E-BENCH-004", f"the image {file} cannot be read: {error}") from None
@@ -155,9 +175,9 @@ def _images(path: Path, listed: Sequence[tuple[Path, str | None]], shape: Shape)
 
     def read(start: int, stop: int) -> Chunk:
         part = listed[start:stop]
-        return Chunk(np.stack([image(file) for file, _ in part]), _numbers([label for _, label in part], names))
+        return Chunk(np.stack([image(file) for file, _ in part]), _numbers([label for _, label in part], classes))
 
-    return Samples(path.name, len(listed), read, _of_files([file for file, _ in listed], path))
+    return Samples(path.name, len(listed), read, f"{_of_files([file for file, _ in listed], path)}{_of_classes(classes)}")
 
 
 # --------------------------------------------------------------------------- recordings
@@ -187,12 +207,19 @@ def _recordings(
     path: Path, every: Sequence[_Recording], network: Network, timed: bool, step_us: int | None, classes: Sequence[str],
     fingerprint: str,
 ) -> Samples:
+    outputs = math.prod(network.output.shape)
+
     def raw(start: int, stop: int) -> Chunk:
         part = every[start:stop]
-        labels = [each.label for each in part]
-        if all(isinstance(label, int) for label in labels):
-            return Chunk([each.events() for each in part], np.asarray(labels, np.int64))
-        return Chunk([each.events() for each in part], _numbers([None if x is None else str(x) for x in labels], classes))
+        given = [each.label for each in part]
+        if all(isinstance(label, int) for label in given):
+            labels: Array | None = np.asarray(given, np.int64)
+        else:
+            labels = _numbers([None if label is None else str(label) for label in given], classes)
+        if labels is not None and (labels.min() < 0 or labels.max() >= outputs):
+            raise UsageError("D2E-DATA-003", f"the labels of {path} reach from {labels.min()} to {labels.max()}, the "
+                             f"network has {outputs} outputs", hint="Labels are class indices from 0.")
+        return Chunk([each.events() for each in part], labels)
 
     def framed(start: int, stop: int) -> Chunk:
         source, part = network.input, _DataSet(every[start:stop])
@@ -220,30 +247,51 @@ def _columns(path: Path) -> dict[str, Array] | None:
     """The columns of a file of events, by name; None where it holds none, as far as it can be read."""
     try:
         loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return None if loaded.dtype.names is None else {name: loaded[name] for name in loaded.dtype.names}
+        with loaded:
+            names = set(loaded.files)
+            if names & {"t", "timestamp", "ts"} and "x" in names:
+                return {name: loaded[name] for name in loaded.files}
+            only: Array = loaded[loaded.files[0]] if len(names) == 1 else np.zeros(0)
+            return None if only.dtype.names is None else {str(name): only[str(name)] for name in only.dtype.names}
     except Exception:  # whoever reads it says so
         return None
-    if isinstance(loaded, np.ndarray):
-        return None if loaded.dtype.names is None else {name: loaded[name] for name in loaded.dtype.names}
-    with loaded:
-        names = set(loaded.files)
-        if names & {"t", "timestamp", "ts"} and "x" in names:
-            return {name: loaded[name] for name in loaded.files}
-        only: Array = loaded[loaded.files[0]] if len(names) == 1 else np.zeros(0)
-        return None if only.dtype.names is None else {str(name): only[str(name)] for name in only.dtype.names}
 
 
 def _several(path: Path) -> list[_Recording]:
     columns = _columns(path)
     if columns is None:
         return [_Recording(str(path), None, lambda: files.read(path))]
-    sample, labels = columns.pop("sample", None), columns.pop("label", None)
+    sample, given = columns.pop("sample", None), columns.pop("label", None)
+    count = 1 if sample is None else _count(path, sample, [len(np.atleast_1d(column)) for column in columns.values()])
+    labels = None if given is None else _labels(path, given, count)
     if sample is None:
-        return [_Recording(str(path), None if labels is None else int(np.ravel(labels)[0]), lambda: columns)]
-    count = int(sample.max(initial=0)) + 1
-    if labels is not None and labels.shape != (count,):
-        raise UsageError("D2E-DATA-003", f"{path} has labels of shape {list(labels.shape)} for {count} recordings")
+        return [_Recording(str(path), None if labels is None else int(labels[0]), lambda: columns)]
+    order = np.argsort(sample, kind="stable")
+    bounds = np.searchsorted(sample[order], np.arange(count + 1))
 
     def events(i: int) -> Callable[[], Any]:
-        return lambda: {name: column[sample == i] for name, column in columns.items()}
+        return lambda: {name: column[order[bounds[i] : bounds[i + 1]]] for name, column in columns.items()}
 
     return [_Recording(f"{path} sample {i}", None if labels is None else int(labels[i]), events(i)) for i in range(count)]
+
+
+def _count(path: Path, sample: Array, events: Sequence[int]) -> int:
+    """How many recordings a file holds, by the number of that of each event."""
+    if sample.dtype.kind not in "iu" or sample.ndim != 1 or {*events} != {len(sample)}:
+        raise UsageError("D2E-BENCH-004", f"the column sample of {path} is {sample.dtype}{list(sample.shape)}, "
+                         f"one integer for each of {max(events)} events is needed")
+    last = int(sample.max(initial=0))
+    if not len(sample) or sample.min() < 0 or last >= len(sample):
+        raise UsageError("D2E-BENCH-004", f"the column sample of {path} reaches from {sample.min(initial=0)} to {last} over "
+                         f"{len(sample)} events", hint="Number the recordings from 0.")
+    return last + 1
+
+
+def _labels(path: Path, labels: Array, count: int) -> Array:
+    flat = labels.reshape(-1)
+    if labels.dtype.kind not in "iu" or flat.shape != (count,):
+        raise UsageError("D2E-DATA-003", f"the labels of {path} are {labels.dtype}{list(labels.shape)}, one integer for "
+                         f"each of {count} recordings is needed", hint="Labels are class indices from 0.")
+    return flat

@@ -78,6 +78,45 @@ def test_images_that_do_not_fit(pictures, folder, tmp_path, monkeypatch):
     assert missing.value.code == "D2E-BENCH-005"
 
 
+def test_classes_are_those_of_the_whole_folder(pictures, tmp_path):
+    """Whatever part of the samples runs, and though a class has no image; sorted as numbers where all are."""
+    for name in map(str, (0, 1, 2, 9, 10)):
+        (tmp_path / name).mkdir()
+    for i, name in enumerate(("0", "1", "10")):  # in the order of the files
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / name / "a.png")
+    with pytest.raises(UsageError, match="reach from 0 to 4") as caught:
+        d2e.bench(pictures, tmp_path)
+    assert caught.value.code == "D2E-DATA-003"
+    (tmp_path / "2").rmdir()
+    (tmp_path / "9").rmdir()
+    assert [row["label"] for row in d2e.bench(pictures, tmp_path).rows] == [0, 1, 2]
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / "10" / "b.png")
+    (tmp_path / "2").mkdir()
+    found = open_samples(tmp_path, pictures.network, timed=False)
+    assert found.read(0, 4).labels.tolist() == [0, 1, 3, 3]
+    assert open_samples(tmp_path, pictures.network, timed=False, samples=3).read(0, 3).labels.tolist() == [0, 1, 3]
+    (tmp_path / "2").rmdir()
+    assert open_samples(tmp_path, pictures.network, timed=False).fingerprint != found.fingerprint
+
+
+def test_what_is_no_sample_is_told_before_the_work(pictures, shapes, tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("mine")
+    for program, kind in ((pictures, "image"), (shapes, "recording")):
+        with pytest.raises(UsageError, match=f"notes.txt is no {kind}") as caught:
+            open_samples(tmp_path, program.network, timed=False)
+        assert caught.value.code == "D2E-BENCH-004"
+        (tmp_path / "a.png").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_wide_pixels_are_not_cut_off(kind, pictures, tmp_path):
+    Image.fromarray(np.full((8, 8), 300, kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UsageError, match=r"its pixels are (wider than 8 bits|real numbers)") as caught:
+        d2e.bench(pictures, tmp_path)
+    assert caught.value.code == "D2E-BENCH-004"
+
+
 def test_recordings_stay_timed_on_speck(shapes, tmp_path):
     kept = [dict(np.load(f)) for f in sorted((SHAPES / "recordings").glob("*.npz"))]
     streamed = [shapes.stream(each) for each in kept]
@@ -97,10 +136,25 @@ def test_recordings_stay_timed_on_speck(shapes, tmp_path):
     with pytest.raises(UsageError) as caught:
         d2e.bench(shapes, tmp_path / "all.npz", engine="reference")
     assert caught.value.code == "D2E-USE-016"
-    np.savez(tmp_path / "all.npz", **several, label=np.arange(7))
-    with pytest.raises(UsageError) as caught:
-        d2e.bench(shapes, tmp_path / "all.npz")
-    assert caught.value.code == "D2E-DATA-003"
+    order = np.random.default_rng(0).permutation(8)[several["sample"]].argsort(kind="stable")
+    np.savez(tmp_path / "all.npz", **{k: v[order] for k, v in several.items()}, label=np.arange(8))  # not by their number
+    assert spikes(d2e.bench(shapes, tmp_path / "all.npz", batch=5)) == spikes(found)
+    for label in (np.arange(7), np.arange(8) + 0.5, np.array(list("abcdefgh")), np.arange(8) + 1, np.arange(8) - 1):
+        np.savez(tmp_path / "all.npz", **several, label=label)
+        with pytest.raises(UsageError) as caught:
+            d2e.bench(shapes, tmp_path / "all.npz")
+        assert caught.value.code == "D2E-DATA-003"
+    for label in ("disc", np.zeros(0, int)):
+        np.savez(tmp_path / "one.npz", **kept[0], label=label)
+        with pytest.raises(UsageError) as caught:
+            d2e.bench(shapes, tmp_path / "one.npz")
+        assert caught.value.code == "D2E-DATA-003"
+    number = several.pop("sample")
+    for wrong in (number[:-3], number + 0.5, number - 1, number[:, None], number.astype(str), number + 10**9):
+        np.savez(tmp_path / "all.npz", **several, sample=wrong)
+        with pytest.raises(UsageError, match="the column sample of") as caught:
+            d2e.bench(shapes, tmp_path / "all.npz")
+        assert caught.value.code == "D2E-BENCH-004"
 
 
 def test_recordings_become_frames_where_there_are_steps():
@@ -128,7 +182,15 @@ def test_classes_of_recordings(shapes, tmp_path):
 def test_data_that_are_none(digits, tmp_path):
     (tmp_path / "text.npz").write_text("no data")
     (tmp_path / "text.npy").write_text("no data")
+    np.savez(tmp_path / "objects.npz", x=np.array([None, 1], object))
+    np.savez(tmp_path / "one.npz", frames=np.array([None, 1], object))
+    np.savez(tmp_path / "damaged.npz", x=np.ones((8, 16, 1, 8, 8), np.uint8))
+    whole = bytearray((tmp_path / "damaged.npz").read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "damaged.npz").write_bytes(whole)
     for path, code in ((tmp_path / "none.npz", "D2E-DATA-001"), (tmp_path / "text.npz", "D2E-DATA-001"),
+                       (tmp_path / "objects.npz", "D2E-DATA-001"), (tmp_path / "one.npz", "D2E-DATA-001"),
+                       (tmp_path / "damaged.npz", "D2E-DATA-001"),
                        (tmp_path / "text.npy", "D2E-DATA-001"), (np.zeros((2, 16, 1, 9, 9)), "D2E-INPUT-001"),
                        (np.zeros((2, 4, 1, 8, 8), int), "D2E-DATA-004")):
         with pytest.raises(UsageError) as caught:

@@ -36,6 +36,8 @@ KINDS: dict[str, str] = {
 }
 GIVEN = "given"
 """Name of the estimate by the user's own constants."""
+_MOST_J = 1e-3
+"""No operation of a chip takes as much: a larger constant was meant in other units."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,12 @@ def own(given: Given | None) -> Constants | None:
     if wrong or not table:
         raise UsageError("D2E-ENERGY-002", f"{wrong[0]!r} is no energy of an operation" if wrong else
                          "there is no constant among the energy constants",
-                         hint=f"Joules, 0 or more, of {', '.join(KINDS)}.")
+                         hint=f"Joules, 0 or more and below {_MOST_J:g} (23.6 pJ: 23.6e-12), of {', '.join(KINDS)}.")
     return Constants(GIVEN, {kind: float(value) for kind, value in table.items()}, source, note)
 
 
 def _is_joules(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST_J
 
 
 def _read(given: Given) -> Mapping[str, Any]:

@@ -54,8 +54,8 @@ def build_report(
     ran = early.get("mean_steps", steps)
     source = None if source is None else comparable(source, network)
     layers = [
-        {**_layer(network, name, own, placement, source_kinds, program, synops, ran), **_drift(name, source, program),
-         **({} if program is None else details.overflows(overflows, own))}
+        {**_layer(network, name, own, placement, source_kinds, program, synops, ran),
+         **_drift(network, name, source, program), **({} if program is None else details.overflows(overflows, own))}
         for name, own in replicas(network).items()
     ]
     totals: dict[str, Any] = {key: sum(row[key] for row in layers) for key in ("neurons", "synapses")}
@@ -170,9 +170,11 @@ def _layer(
     return row
 
 
-def _drift(name: str, source: Measured | None, program: Measured | None) -> dict[str, float]:
+def _drift(network: Network, name: str, source: Measured | None, program: Measured | None) -> dict[str, float]:
     """How often a population fires in the source, and by what share more or less in the program; bursts of n count n."""
     if source is None or program is None or name not in source.counts or name not in program.counts:
+        return {}
+    if isinstance(network.nodes.get(name), LI):  # a readout never fires
         return {}
     before, after = (float(found.counts[name].sum()) / found.samples for found in (source, program))
     return {"spikes_source_per_sample": before, **({"drift": after / before - 1} if before else {})}

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
 
+from d2e.compiler.report.words import printable
+
 Point = tuple[float, float]
 WIDTH = 360
 _COLOURS = 6
@@ -40,7 +42,7 @@ def svg(width: float, height: float, body: str, label: str, *, alone: bool = Fal
     paper = ":root { color-scheme: light dark; background: Canvas; color: CanvasText; }"
     style = f"<style>{paper}{STYLE}</style>" if alone else ""
     size = f'viewBox="0 0 {n(width)} {n(height)}" width="{n(width)}" height="{n(height)}"'
-    return f'<svg{names} class="chart" {size} role="img" aria-label="{escape(label)}">{style}{body}</svg>'
+    return f'<svg{names} class="chart" {size} role="img" aria-label="{escaped(label)}">{style}{body}</svg>'
 
 
 def n(value: float) -> str:
@@ -48,10 +50,15 @@ def n(value: float) -> str:
     return f"{round(value, 1) + 0.0:g}"
 
 
+def escaped(words: str) -> str:
+    """A text, as content or as an attribute."""
+    return escape(str(printable(words)))
+
+
 def text(x: float, y: float, words: str, classes: str = "") -> str:
     """Text whose letters stand on ``y``."""
     named = f' class="{classes}"' if classes else ""
-    return f'<text x="{n(x)}" y="{n(y)}"{named}>{escape(words, quote=False)}</text>'
+    return f'<text x="{n(x)}" y="{n(y)}"{named}>{escaped(words)}</text>'
 
 
 def fitted(words: str, width: float, *, small: bool = False) -> str:
@@ -116,7 +123,7 @@ class _Frame:
         for i in shown:
             x, y = self.at(i, 0)[0] + 4, self.bottom + 12
             turned.append(f'<text class="end small" transform="translate({n(x)} {n(y)}) rotate(-35)">'
-                          f"{escape(fitted(names[i], 88), quote=False)}</text>")
+                          f"{escaped(fitted(names[i], 88))}</text>")
         return "".join(turned)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from colorsys import hls_to_rgb
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
 from d2e.compiler.replicas import replicas
@@ -73,9 +74,9 @@ def colour(place: int) -> str:
 
 
 def letter(place: int) -> str:
-    """Of a layer in the map as text."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return (letters + letters.upper())[place % 52]
+    """Of a layer in the map as text; of more than 62 layers the letters come again, in order."""
+    letters = f"{ascii_lowercase}{ascii_uppercase}{digits}"
+    return letters[place % len(letters)]
 
 
 def drawing(cores: Mapping[str, Any]) -> str:

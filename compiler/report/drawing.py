@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from d2e.compiler.report.charts import WIDTH, fitted, n, svg, text
+from d2e.compiler.report.charts import WIDTH, escaped, fitted, n, svg, text
 from d2e.compiler.report.cores import colour
 from d2e.compiler.report.graph import graph
 from d2e.ir import Network
@@ -52,23 +52,25 @@ def _drawn(boxes: Mapping[str, Any], title: str, layers: Sequence[str]) -> tuple
     widest = max(len(row) for row in rows) * (_WIDE + _GAP) - _GAP
     width = max(left + widest + right, WIDTH - 20.0)
     middle = left + (width - left - right) / 2
-    at = {}
+    at, beside = {}, {}
     for y, row in enumerate(rows):
         start = middle - (len(row) * (_WIDE + _GAP) - _GAP) / 2
         for x, name in enumerate(row):
             at[name] = (start + x * (_WIDE + _GAP), 30 + y * (_HIGH + _BETWEEN))
+            beside[name] = (x, len(row) - 1 - x)
+    fans = Counter(e["from"] for e in boxes["edges"] if _key(e) not in past | back)
     arrows = []
     for edge in boxes["edges"]:
         lane = past.get(_key(edge), back.get(_key(edge)))
         if lane is None:
-            arrows.append(_down(edge, at))
+            arrows.append(_down(edge, at, 0.5 if fans[edge["from"]] == 1 else 0.75))
         else:
             on_right = _key(edge) in past
             away = widest / 2 + _LANE * (1 + lane)
-            arrows.append(_around(edge, at, middle + (away if on_right else -away), on_right))
+            arrows.append(_around(edge, at, beside, middle + (away if on_right else -away), on_right))
     drawn = [_box(node, *at[name], layers) for name, node in nodes.items()]
     body = "".join([text(2, 14, title, "bold"), *arrows, *drawn])
-    return body, width, 30 + len(rows) * (_HIGH + _BETWEEN) - _BETWEEN + 6
+    return body, width, 30 + len(rows) * (_HIGH + _BETWEEN) - _BETWEEN + 14
 
 
 def _key(edge: Mapping[str, Any]) -> tuple[str, str, str, bool]:
@@ -118,31 +120,45 @@ def _words(edge: Mapping[str, Any]) -> list[str]:
     return [*([edge["what"]] if edge["what"] else []), *([f"{edge['synapses']:,} synapses"] if "synapses" in edge else [])]
 
 
-def _down(edge: Mapping[str, Any], at: Mapping[str, tuple[float, float]]) -> str:
-    """To the next row."""
+def _down(edge: Mapping[str, Any], at: Mapping[str, tuple[float, float]], along: float) -> str:
+    """To the next row, with words a share of the way along."""
     (x1, y1), (x2, y2) = at[edge["from"]], at[edge["to"]]
     x1, y1, x2 = x1 + _WIDE / 2, y1 + _HIGH, x2 + _WIDE / 2
     bend = (y2 - y1) / 2
     way = f"M{n(x1)},{n(y1)}C{n(x1)},{n(y1 + bend)} {n(x2)},{n(y2 - bend)} {n(x2)},{n(y2 - 6)}"
     lines = _words(edge)
-    words = "".join(text((x1 + x2) / 2 + 8, (y1 + y2) / 2 + 2 + 11 * (i + 0.5 - len(lines) / 2), line, "small edge")
+    words = "".join(text(x1 + along * (x2 - x1) + 8, (y1 + y2) / 2 + 2 + 11 * (i + 0.5 - len(lines) / 2), line, "small edge")
                     for i, line in enumerate(lines))
     return f'<path class="axis" d="{way}"/>{_head(x2, y2, 0)}{words}'
 
 
-def _around(edge: Mapping[str, Any], at: Mapping[str, tuple[float, float]], x: float, on_right: bool) -> str:
-    """Past some rows on the right, or back (dashed) on the left; with words where they have room."""
+def _around(
+    edge: Mapping[str, Any], at: Mapping[str, tuple[float, float]], beside: Mapping[str, tuple[int, int]], x: float,
+    on_right: bool,
+) -> str:
+    """Past some rows on the right, or back (dashed) on the left; with words where they have room.
+
+    A box with others ``beside`` it on that side is left from below and entered from above, not through them.
+    """
     (x1, y1), (x2, y2) = at[edge["from"]], at[edge["to"]]
-    side = _WIDE if on_right else 0.0
-    x1, x2, y1, y2 = x1 + side, x2 + side, y1 + 0.7 * _HIGH, y2 + 0.3 * _HIGH
-    way = f"M{n(x1)},{n(y1)}H{n(x)}V{n(y2)}H{n(x2 + (6 if on_right else -6))}"
+    sign, side, inner = (1, _WIDE, 0.85 * _WIDE) if on_right else (-1, 0.0, 0.15 * _WIDE)
+    near, far = (min(beside[edge[end]][on_right], 3) for end in ("from", "to"))
+    x1, y1, down = (x1 + inner, y1 + _HIGH, 4 * near) if near else (x1 + side, y1 + 0.7 * _HIGH, 0)
+    way = f"M{n(x1)},{n(y1)}v{down}H{n(x)}"
+    if far:
+        up = 10 + 3 * far
+        x2, way = x2 + inner, f"{way}V{n(y2 - up)}H{n(x2 + inner)}v{up - 6}"
+        head = _head(x2, y2, 0)
+    else:
+        x2, y2 = x2 + side, y2 + 0.3 * _HIGH
+        way += f"V{n(y2)}H{n(x2 + 6 * sign)}"
+        head = _head(x2, y2, 90 * sign)
     said = fitted(", ".join(_words(edge)), abs(y2 - y1), small=True)
     words = "" if abs(y2 - y1) < _HIGH else (
         f'<text class="small middle edge" transform="translate({n(x + 11)} {n((y1 + y2) / 2)}) rotate(-90)">'
-        f"{escape(said, quote=False)}</text>")
+        f"{escaped(said)}</text>")
     dashes = "" if on_right else ' stroke-dasharray="4 3"'
-    head = _head(x2, y2, 90 if on_right else -90)
-    return f'<g><title>{escape(", ".join(_words(edge)))}</title><path class="axis"{dashes} d="{way}"/>{head}{words}</g>'
+    return f'<g><title>{escaped(", ".join(_words(edge)))}</title><path class="axis"{dashes} d="{way}"/>{head}{words}</g>'
 
 
 def _head(x: float, y: float, turn: int) -> str:
@@ -162,5 +178,5 @@ def _box(node: Mapping[str, Any], x: float, y: float, layers: Sequence[str]) -> 
     words = "".join(text(x + 8, y + 16 + 14 * i, fitted(line, _WIDE - 12, small=look == "small"), look)
                     for i, (line, look) in enumerate(lines))
     rect = f'x="{n(x)}" y="{n(y)}" width="{n(_WIDE)}" height="{n(_HIGH)}" rx="5"'
-    return (f'<g><title>{escape("; ".join(line for line, _ in lines if line))}</title><rect class="paper" {rect}/>'
+    return (f'<g><title>{escaped("; ".join(line for line, _ in lines if line))}</title><rect class="paper" {rect}/>'
             f'<rect {rect} {tone} fill-opacity=".3" stroke="var(--ink)" stroke-opacity=".5"/>{words}</g>')

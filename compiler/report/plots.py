@@ -46,12 +46,14 @@ def early_exit(report: Mapping[str, Any]) -> list[Chart]:
 
 def layers(report: Mapping[str, Any]) -> list[Chart]:
     """Spikes and synaptic operations of every layer."""
-    rows = [row for row in report["layers"] if "synops_per_sample" in row][:_MOST_BARS]
+    measured = [row for row in report["layers"] if "synops_per_sample" in row]
+    rows = measured[:_MOST_BARS]
     if not rows:
         return []
+    which = "every layer" if rows == measured else f"the first {len(rows)} of {len(measured)} layers; the table has all"
     panels = [(what, [row.get(key) for row in rows], ["" if key not in row else number(row[key]) for row in rows])
               for what, key in (("spikes per sample", "spikes_per_sample"), ("synops per sample", "synops_per_sample"))]
-    return [bars([row["name"] for row in rows], panels, "Activity of every layer.")]
+    return [bars([row["name"] for row in rows], panels, f"Activity of {which}.")]
 
 
 def weights(report: Mapping[str, Any]) -> list[Chart]:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from d2e.compiler.energy import GIVEN
-from d2e.compiler.report.words import clip, percent, points, signed
+from d2e.compiler.report.words import clip, percent, points, printable, signed
 
 LINES = 15
+_NAME = 48
+"""Letters of a node's name, so that what is said of it has room."""
 
 
 def text(report: Mapping[str, Any], path: str | None = None) -> str:
     """Fit, accuracy, activity and warnings of a report, and where it was written."""
+    report = printable(report)
     lines = [*_head(report), *_accuracy(report), *_early_exit(report), *_activity(report)]
     tail = [f"written    {path}"] if path else []
     room = LINES - len(lines) - len(tail)
@@ -95,7 +98,7 @@ def _drift(report: Mapping[str, Any]) -> str:
     worst = worst_drift(report)
     if worst is None:
         return ""
-    name, most = worst
+    name, most = clip(worst[0], _NAME), worst[1]
     return f"; layers differ from the source by up to {signed(most)} ({name})" if most else "; layers as the source"
 
 
@@ -106,7 +109,7 @@ def _warnings(found: list[Mapping[str, Any]], room: int) -> list[str]:
         return [f"warnings   {len(found)}, see report.json"]
     shown = found[: max(1, room - 2)] if len(found) > room - 1 else found
     lines = [f"warnings   {len(found)}"]
-    lines += [clip(f"  {w['code']} {w.get('node', '')}: {w['message']}") for w in shown]
+    lines += [clip(f"  {w['code']} {clip(w.get('node', ''), _NAME)}: {w['message']}") for w in shown]
     if len(shown) < len(found):
         lines.append(f"  and {len(found) - len(shown)} more in report.json")
     return lines

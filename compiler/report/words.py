@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,14 +36,26 @@ def number(value: Any) -> str:
 
 def engineering(value: float, unit: str) -> str:
     """A figure with the prefix that leaves 1 to 3 digits before the point: ``3.21 uJ``."""
-    scales = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}
-    prefix, scale = next(((p, s) for p, s in scales.items() if abs(value) >= s), ("p", 1e-12))
+    scales, rounded = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}, abs(float(f"{value:.3g}"))
+    prefix, scale = next(((p, s) for p, s in scales.items() if rounded >= s), ("p", 1e-12))
     return f"{value / scale:.3g} {prefix}{unit}" if value else f"0 {unit}"
 
 
 def clip(line: str, width: int = 140) -> str:
     """A line of at most so many letters."""
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(value: Any) -> Any:
+    """Texts, and those in lists and mappings, without control characters: they steer terminals, and XML has none."""
+    if isinstance(value, str):
+        return _CONTROL.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {printable(key): printable(each) for key, each in value.items()}
+    return [printable(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:

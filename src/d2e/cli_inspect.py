@@ -24,6 +24,9 @@ def inspect_command(
     if output is None and nir_compat is not None:
         raise UsageError("D2E-USE-018", "--nir-compat says which nir reads a file, and none is written",
                          hint="Name it: -o model.nir.")
+    if graph is not None and Path(graph).suffix.lower() != ".svg":
+        raise UsageError("D2E-USE-020", f"--graph draws SVG, and {graph!r} does not end in .svg",
+                         hint="--graph network.svg.")
     program = d2e.load(path) if os.path.isfile(Path(path) / "manifest.json") else None
     shown: Any = program.network if program is not None else load_model(
         path, input_shape=shape(input_shape), profile=profile, dt=dt, reset=reset, fire=fire, max_spikes=max_spikes,

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from nir.serialization import read_version
 
 import d2e as package
-from d2e.compiler.report.words import number, percent
+from d2e.compiler.report.words import engineering, number, percent
 from d2e.ir import nirfile, to_text
 
 
@@ -29,6 +29,12 @@ def test_a_program_is_shown_with_the_figures_of_its_report(d2e, program):
         assert [row["pass"], *percent(row["accuracy"]).split(), number(row["spikes"]), str(row["max_count_error"])] in cells
     for row in report["energy"]:
         assert any(line.startswith(row["of"]) and row["label"] in line for line in lines)
+    for row in report["energy_published"]:
+        assert any(line.startswith(f"{engineering(row['value'], row['unit'])} {row['label']}") for line in lines)
+    for row in report["raster"]["rows"]:
+        place = lines.index(f"{row['name']}: {row['active']:,} of {row['neurons']:,} active")
+        assert lines[place + 1].strip() in row["trains"]
+    assert facts["model"]["sha256"] in done.out
     for name, used in report["fit"].items():
         assert any(line.split() == [*name.split("_"), number(used["used"]), number(used["limit"])] for line in lines)
     assert f"fits, {report['totals']['cores']} of 128 cores" in done.out
@@ -87,6 +93,9 @@ def test_graph_draws_programs_and_models(d2e, program, model, tmp_path):
         assert d2e("inspect", source, "--graph", "n.svg").code == 0
         assert (tmp_path / "n.svg").read_bytes() == drawn
     assert "D2E-FILE-011" in d2e("inspect", model, "--graph", "none/n.svg").err
+    done = d2e("inspect", program, "--graph", "n.png")
+    assert (done.code, "D2E-USE-020" in done.err) == (2, True)
+    assert not (tmp_path / "n.png").exists()
 
 
 def test_nir_files_for_older_readers(d2e, program, model, tmp_path):

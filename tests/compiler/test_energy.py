@@ -116,6 +116,7 @@ def test_constants_may_stand_in_a_file(tmp_path: Path) -> None:
     ({"synops": 1e-12}, "D2E-ENERGY-002"), ({"source": "", "synops": 1e-12}, "D2E-ENERGY-002"),
     ({"source": "x"}, "D2E-ENERGY-002"), ({"source": "x", "synop": 1e-12}, "D2E-ENERGY-002"),
     ({"source": "x", "synops": -1e-12}, "D2E-ENERGY-002"), ({"source": "x", "synops": True}, "D2E-ENERGY-002"),
+    ({"source": "x", "synops": 23.6}, "D2E-ENERGY-002"), ({"source": "x", "synops": 10**400}, "D2E-ENERGY-002"),
     ({"source": "x", "synops": float("nan")}, "D2E-ENERGY-002"), ({"source": "x", "synops": "1 pJ"}, "D2E-ENERGY-002"),
     ("missing.json", "D2E-ENERGY-001"), ("text.json", "D2E-ENERGY-001"), ("list.json", "D2E-ENERGY-001"),
 ])

@@ -62,6 +62,12 @@ def test_histograms_draw_every_bin(low: float, wide: float, before: list[int], d
     assert corners.count(2 + 2 * len(before)) == 2
 
 
+def test_control_characters_leave_the_picture_well_formed() -> None:
+    root = parsed(bars(["a\x1b[31m\0"], [("b\n", [1.0], ["\x7f"])], "c\x08")["svg"])
+    assert root.get("aria-label") == "c\ufffd"
+    assert "a\ufffd[31m\ufffd" in [text.text for text in root.iter("text")]
+
+
 def test_points_lie_where_the_axes_say() -> None:
     root = parsed(lines({"a": [(0, 0), (5, 50), (10, 100)]}, "x", "y", "c", zero=True)["svg"])
     (way,) = [way for way in root.iter("path") if way.get("class") == "line"]

@@ -15,7 +15,8 @@ from tests.ir.strategies import networks
 from d2e.compiler import cost
 from d2e.compiler.report.drawing import picture
 from d2e.compiler.report.graph import graph
-from d2e.ir import Network, Synapse
+from d2e.ir import IF, Edge, Input, Linear, Network, Output, Synapse, verified
+from d2e.ir.nodes import Node
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -72,6 +73,51 @@ def test_names_are_escaped_and_cut(name: str) -> None:
     titles = [title.text or "" for title in root.iter(f"{SVG}title")]
     assert any(title.startswith(name) for title in titles)
     assert all(len(text.text or "") <= 34 for text in root.iter(f"{SVG}text"))
+
+
+def lines(way: str) -> list[tuple[float, float, float, float]]:
+    """The straight lines of a path of M, H, V and v."""
+    (x, y), found = map(float, re.findall(r"M([-\d.]+),([-\d.]+)", way)[0]), []
+    for step, value in re.findall(r"([HVv])([-\d.]+)", way):
+        to = (float(value), y) if step == "H" else (x, float(value) + (y if step == "v" else 0))
+        found.append((*sorted((x, to[0])), *sorted((y, to[1]))))
+        x, y = to
+    return found
+
+
+def through_boxes(drawn: str) -> int:
+    """How often a straight line of an arrow goes through a box."""
+    root = ElementTree.fromstring(drawn)
+    boxes = [[float(rect.get(key, 0)) for key in ("x", "y", "width", "height")] for rect in root.iter(f"{SVG}rect")]
+    ways = [way.get("d", "") for way in root.iter(f"{SVG}path") if way.get("class") == "axis"]
+    return sum(
+        x1 < x + wide - 1 and x2 > x + 1 and y1 < y + high - 1 and y2 > y + 1
+        for way in ways if "C" not in way for x1, x2, y1, y2 in lines(way) for x, y, wide, high in boxes)
+
+
+@settings(max_examples=60)
+@given(networks())
+def test_ways_past_rows_go_through_no_box(network: Network) -> None:
+    assert through_boxes(picture(network, {})) == 0
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_ways_past_rows_of_several_boxes_go_through_none_of_them(side: int) -> None:
+    """Rows of as many boxes, each joined to all of the next row and of the one after it, and to itself."""
+    nodes: dict[str, Node] = {"input": Input(shape=(2,)), "output": Output(shape=(2,))}
+    edges = []
+    rows = [[f"{row}.{i}" for i in range(side)] for row in range(4)]
+    for place, row in enumerate(rows):
+        for to in row:
+            nodes[to] = IF(shape=(2,))
+            for one in [name for row in (["input"], *rows)[max(0, place - 1) : place + 1] for name in row] + [to]:
+                nodes[f"{one} {to}"] = Linear(weight=np.ones((2, 2)))
+                edges += [Edge(one, f"{one} {to}", recurrent=one == to), Edge(f"{one} {to}", to)]
+    edges += [Edge(name, "output") for name in rows[-1]]
+    network = verified(Network(nodes, tuple(edges)))
+    drawn = picture(network, {})
+    assert drawn.count('stroke-dasharray="') == 4 * side
+    assert through_boxes(drawn) == 0
 
 
 def test_boxes_of_a_row_do_not_overlap() -> None:

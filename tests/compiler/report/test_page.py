@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compiler.hosted.networks import transformer
 from tests.compiler.report.browser import Tables
-from tests.compiler.report.models import FRAMES, LABELS, plain, program
+from tests.compiler.report.models import FRAMES, LABELS, leaving, plain, program
 
 import d2e
-from d2e.compiler.report import Report
+from d2e.compiler.report import Report, plots
 from d2e.compiler.report.page import fits
 from d2e.compiler.report.remedies import WAYS_OUT, with_way_out
 from d2e.compiler.report.words import command, engineering
@@ -79,7 +79,9 @@ def test_prefixes_keep_the_value(value: float) -> None:
     shown, unit = engineering(value, "J").split(" ")
     scale = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12}[unit]
     assert float(shown) * scale == pytest.approx(value, rel=6e-3)
+    assert abs(float(shown)) < 1000 or unit == "J"
     assert engineering(0.0, "W") == "0 W"
+    assert (engineering(999.6e-9, "J"), engineering(-999.6e-9, "J")) == ("1 uJ", "-1 uJ")
 
 
 def test_names_of_any_kind_are_escaped_everywhere() -> None:
@@ -101,6 +103,34 @@ def test_what_was_not_measured_has_no_section() -> None:
     smallest = {key: bare[key] for key in ("schema", "target", "engine", "layers", "totals", "energy", "warnings")}
     assert set(Tables(Report(smallest).html()).rows) == {"verdict", "layers", "warnings"}
     assert fits(smallest) is None
+
+
+def test_a_readout_has_no_spikes_in_the_source_either() -> None:
+    *_, out = program("readout").report["layers"]
+    assert out["name"] == "out"
+    assert not {"spikes_per_sample", "spikes_source_per_sample", "drift", "rate"} & set(out)
+    page = Tables(program("readout").report.html()).rows["layers"]
+    assert dict(zip(page[0], page[-1], strict=True))["spikes of the source"] == "-"
+
+
+def test_an_early_exit_is_said_where_nothing_was_measured() -> None:
+    words = Tables(d2e.compile(leaving()).report.html()).words["exit"]
+    assert "Rule “calibrated”, not measured." in words
+
+
+def test_notes_of_the_user_s_own_constants_stay_as_written() -> None:
+    given = {"source": "our FPGA", "note": "at 20 C, the FPGA alone", "spikes": 5e-12}
+    words = Tables(program("plain").evaluate((FRAMES, LABELS), energy=given).html()).words["energy"]
+    assert "At 20 C, the FPGA alone" in words
+    assert "estimates from the\nconstants named" in words
+
+
+def test_a_chart_of_many_layers_says_that_the_table_has_more() -> None:
+    report = program("plain").report.data
+    assert plots.layers(report)[0]["caption"] == "Activity of every layer."
+    many = {**report, "layers": report["layers"] * 40}
+    count = len(many["layers"])
+    assert plots.layers(many)[0]["caption"] == f"Activity of the first 60 of {count} layers; the table has all."
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -13,8 +13,9 @@ from d2e.compiler.bench import devices as boards
 from d2e.compiler.bench.fleet import run_local
 from d2e.compiler.bench.job import Batch, Work, packed, program_sha256
 from d2e.compiler.bench.kept import SCHEMA, Kept
-from d2e.compiler.bench.result import MEASURED, SIMULATED, Bench, gathered, ranges_text
+from d2e.compiler.bench.result import MEASURED, SIMULATED, Bench, gathered, written
 from d2e.compiler.bench.samples import Samples, Source, open_samples
+from d2e.compiler.bench.screen import ranges_text
 from d2e.compiler.bench.seat import Seat
 from d2e.compiler.choices import check_ranges
 from d2e.compiler.device import SIMULATED as SIM
@@ -138,7 +139,9 @@ def _named(device: str | None, several: str | Sequence[str] | None) -> tuple[str
     given = several if several is not None else device
     if given is None:
         return ()
-    return tuple(boards.split(given) if isinstance(given, str) else given)
+    listed = tuple(boards.split(given) if isinstance(given, str) else given)
+    boards.names(listed)  # raises for none, too: no engine takes their place unasked
+    return listed
 
 
 def _check(how: How) -> None:
@@ -163,7 +166,7 @@ def run(program: Program, chosen: Chosen, how: How, output: str | os.PathLike[st
     on = "+".join(sorted({name.kind for name in names})) or chosen.engine or program.target.predictor
     identity: dict[str, Any] = {
         "program": program_sha256(program), "data": found.fingerprint, "engine": on, "batch": how.batch,
-        "samples": found.count, "peaks": how.peaks,
+        "samples": found.count, "peaks": how.peaks, **({"window_us": how.window_us} if found.streamed else {}),
     }
     kept = Kept(how.resume, identity)
     if before := len(kept.parts):
@@ -195,14 +198,17 @@ def run(program: Program, chosen: Chosen, how: How, output: str | os.PathLike[st
     try:
         if total > len([k for k in kept.parts if k[0] < how.repeat]):
             _ran(program, work, chosen, how, waiting, keep, until)
-    except BaseException as error:
-        _tell_what_is_done(how, result(), output, error)
+    except BaseException:
+        made = result()
+        unwritten = written(made, output) if made["samples"] else None
+        _tell_what_is_done(how, made, output, "the run was cut off", unwritten)
         raise
     made = result()
+    unwritten = written(made, output)
     if not made["complete"]:
-        _tell_what_is_done(how, made, None, None)
-    if output is not None:
-        made.save(output)
+        _tell_what_is_done(how, made, output, "the time limit is reached", unwritten)
+    if unwritten is not None:
+        raise unwritten
     return made
 
 
@@ -260,15 +266,13 @@ def _ran(
     run_local(waiting, seats, ahead=how.ahead, keep=keep, tell=how.tell, until=until)
 
 
-def _tell_what_is_done(
-    how: How, made: Bench, output: str | os.PathLike[str] | None, error: BaseException | None
-) -> None:
+def _tell_what_is_done(how: How, made: Bench, output: Any, why: str, fault: UsageError | None) -> None:
     """Where a run ends early: which samples are done, and where they are."""
     where = f"kept in {how.resume}" if how.resume is not None else "not kept: no --resume file was named"
-    if output is not None and made["samples"]:
-        made.save(output)
+    if fault is not None:
+        where += f"; {fault.message}"
+    elif output is not None and made["samples"]:
         where += f"; their figures are in {output}"
-    why = "the time limit is reached" if error is None else "the run was cut off"
     total = made["data"]["samples"]
     how.tell(f"{why}: {made['samples']} of {total} samples are done ({ranges_text(made['done'])}), {where}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,12 +13,13 @@ import numpy as np
 from d2e.compiler.bench import devices as boards
 from d2e.compiler.bench.api import Chosen, How, exact, opened, run
 from d2e.compiler.bench.job import Work
-from d2e.compiler.bench.result import Bench, number
+from d2e.compiler.bench.result import Bench, written
+from d2e.compiler.bench.screen import number
 from d2e.compiler.device import SIMULATED, Device, HasDevices
 from d2e.compiler.files import MANIFEST
 from d2e.compiler.program import Program, load
 from d2e.compiler.replicas import merged
-from d2e.ir import GateError, UsageError
+from d2e.ir import GateError, Network, UsageError
 from d2e.ir.nodes import Array
 
 Side: TypeAlias = "str | Program"
@@ -60,6 +61,8 @@ class _Party:
 def compared(program: Program, sides: tuple[Side, Side], how: How, output: str | os.PathLike[str] | None) -> Bench:
     """Run both sides on the same data, and find the first sample, layer, step and neuron that differ.
 
+    Of programs that promise the same spikes also the first value that their networks have not alike.
+
     Each side is an engine of the program's target, a device, or another program (or the folder of one). Two promise the
     same spikes where both run on what is bit-exact with the target's predictor, and the programs are the same or were made
     from the same model with the same options.
@@ -75,15 +78,19 @@ def compared(program: Program, sides: tuple[Side, Side], how: How, output: str |
     first, second = (run(party.program, party.chosen, how) for party in (a, b))
     facts = _facts(a, b, first, second)
     differing = facts.pop("differing")
+    if facts["promised"] and (changed := _change(a.program.network, b.program.network)) is not None:
+        facts["network"] = changed
     if differing is not None:
         at = _first_difference(a, b, how, differing)
         facts["first"] = {"sample": differing, **(at or {})}
     made = Bench({**first.data, "compare": facts}, first.rows)
-    if output is not None:
-        made.save(output)
-    if differing is not None and facts["promised"]:
-        error = Different("D2E-BENCH-010", f"A ({a.name}) and B ({b.name}) promise the same spikes and differ: "
-                          f"{_where(facts['first'])}", hint="Compile again; please report it where both are as compiled.")
+    unwritten = written(made, output)
+    if unwritten is not None:
+        raise unwritten
+    if facts["promised"] and ("first" in facts or "network" in facts):
+        where = _where(facts["first"]) if "first" in facts else f"{_changed(facts['network'])}, though no count here"
+        error = Different("D2E-BENCH-010", f"A ({a.name}) and B ({b.name}) promise the same spikes and differ: {where}",
+                          hint="Compile again; please report it where both are as compiled.")
         error.bench = made
         raise error
     return made
@@ -113,7 +120,7 @@ def _check_inputs(a: Program, b: Program) -> None:
 def _facts(a: _Party, b: _Party, first: Bench, second: Bench) -> dict[str, Any]:
     theirs = {row["sample"]: row for row in second.rows}
     both = [(row, theirs[row["sample"]]) for row in first.rows if row["sample"] in theirs]
-    whole = first["populations"] == second["populations"]
+    whole = first.get("populations") == second.get("populations")
     key = "counts_sha256" if whole else "answer_sha256"
     other = [x["sample"] for x, y in both if x[key] != y[key]]
     return {
@@ -132,11 +139,35 @@ def _figures(bench: Bench) -> dict[str, Any]:
 def _promised(a: _Party, b: _Party) -> bool:
     """Whether the same spikes are promised."""
     ones, others = a.program, b.program
-    same = ones is others or ones.network.same(others.network) or (bool(ones.facts) and ones.facts == others.facts)
+    same = ones is others or ones.network.same(others.network) or (ones.facts == others.facts and _tells(ones.facts))
     return same and ones.target.name == others.target.name and exact(ones, a.on) and exact(others, b.on)
 
 
+def _tells(facts: Mapping[str, Any]) -> bool:
+    """Whether the facts of a program name all that it was made from by its hash; of what was no file they have none."""
+    origins = [facts.get("model"), *(facts.get("options") or {}).values()]
+    return bool(facts.get("model")) and not any(isinstance(each, Mapping) and {*each} == {"name"} for each in origins)
+
+
 # --------------------------------------------------------------------------- where
+
+
+def _change(a: Network, b: Network) -> dict[str, Any] | None:
+    """The first node that two lowered networks have not alike, and of its weights, or another array, the first value."""
+    for name in [*a.order, *b.order]:
+        one, other = a.nodes.get(name), b.nodes.get(name)
+        if one is None or other is None:
+            return {"node": name}
+        if one.same(replace(other, metadata=one.metadata)):
+            continue
+        for what in (f.name for f in fields(one) if isinstance(getattr(one, f.name), np.ndarray)):
+            ours, theirs = getattr(one, what), getattr(other, what, None)
+            if isinstance(theirs, np.ndarray) and ours.shape == theirs.shape and (unequal := ours != theirs).any():
+                at = tuple(int(i) for i in np.argwhere(unequal)[0])
+                return {"node": name, "array": what, "values": int(unequal.sum()), "index": list(at), "a": ours[at].item(),
+                        "b": theirs[at].item()}
+        return {"node": name}
+    return None
 
 
 def _first_difference(a: _Party, b: _Party, how: How, sample: int) -> dict[str, Any] | None:
@@ -199,6 +230,14 @@ def _where(first: Mapping[str, Any]) -> str:
             f"{first['a']:g} in A, {first['b']:g} in B")
 
 
+def _changed(change: Mapping[str, Any]) -> str:
+    """In words."""
+    if "array" not in change:
+        return f"node {change['node']!r} of one is not that of the other"
+    return (f"node {change['node']!r}, {change['array']} {change['index']}: {change['a']:g} in A, {change['b']:g} in B "
+            f"({change['values']:,} such)")
+
+
 def _shown(figures: Mapping[str, Any]) -> dict[str, str]:
     """The figures of one side that the screen has, by their labels."""
     shown = {} if "accuracy" not in figures else {"accuracy": f"{100 * figures['accuracy']:.2f} %"}
@@ -222,4 +261,6 @@ def lines(facts: Mapping[str, Any], name: str) -> list[str]:
     promise = "the same spikes are promised" if facts["promised"] else "no promise of the same spikes"
     told += [f"predictions equal on {facts['predictions_equal']:,} of {samples:,} samples of {name}",
              f"counts      equal on {facts['counts_equal']:,} of {samples:,} samples, of {facts['counts_of']} ({promise})"]
+    if "network" in facts:
+        told.append(f"network     {_changed(facts['network'])}")
     return [*told, f"difference  {_where(facts['first'])}"] if "first" in facts else told

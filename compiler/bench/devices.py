@@ -18,7 +18,7 @@ from d2e.ir import MissingError, Network, UsageError
 from d2e.ir.nodes import Array
 from d2e.ir.reference import Record
 
-_NAME = re.compile(r"([\w-]+)(?::([^{}]*))?(?:\{([^{}]*)\})?")
+_NAME = re.compile(r"([\w-]+)(?::([^{},]*))?(?:\{([^{}]*)\})?")
 _OPTIONS = "fail=after:N, back=SECONDS, stall=SECONDS or stall=SECONDS:after:N, slow=SECONDS"
 _PATIENCE = (60.0, 2.0)
 """Seconds for a batch, the simulator's compilation among them, and for each of its samples."""

@@ -32,18 +32,25 @@ class Kept:
         self.parts: dict[tuple[int, int], Part] = {}
         if self.path is None:
             return
-        if self.path.exists() and self.path.stat().st_size:
-            self._read(self.path, run)
-        else:
-            self._write({"d2e": SCHEMA, "bench": dict(run)})
-
-    def _read(self, path: Path, run: Mapping[str, Any]) -> None:
+        head = {"d2e": SCHEMA, "bench": dict(run)}
         try:
-            text = path.read_bytes()
-            first, _, rest = text.partition(b"\n")
-            head = json.loads(first)
+            text = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise UsageError("D2E-BENCH-006", f"{self.path} cannot be read: {error.strerror}",
+                             hint="Name another --resume file.") from None
+        if b"\n" not in text and _line(head).encode().startswith(text):  # new, or cut off at once
+            if text:
+                self._cut(self.path, 0)
+            self._write(head)
+        else:
+            self._read(self.path, text, run)
+
+    def _read(self, path: Path, text: bytes, run: Mapping[str, Any]) -> None:
+        try:
+            first, end, rest = text.partition(b"\n")
+            head = json.loads(first if end else b"")
             schema, theirs = head["d2e"], dict(head["bench"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise UsageError("D2E-BENCH-006", f"{path} keeps no results of a benchmark",
                              hint="Name another --resume file.") from None
         if schema != SCHEMA or theirs != run:
@@ -61,19 +68,34 @@ class Kept:
             except (ValueError, KeyError, TypeError):
                 break  # cut off while it was written: run again
             whole += len(line)
-        os.truncate(path, whole)
+        if whole != len(text):
+            self._cut(path, whole)
+
+    def _cut(self, path: Path, whole: int) -> None:
+        try:
+            os.truncate(path, whole)
+        except OSError as error:
+            raise _unwritable(path, error) from None
 
     def keep(self, repeat: int, number: int, part: Part) -> None:
-        """Keep a batch."""
-        self.parts[repeat, number] = part
+        """Keep a batch; one that cannot be written is not done."""
         if self.path is not None:
             self._write({"repeat": repeat, "batch": number, **asdict(part)})
+        self.parts[repeat, number] = part
 
     def _write(self, entry: Any) -> None:
         assert self.path is not None
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(_line(entry))
         except OSError as error:
-            raise UsageError("D2E-FILE-011", f"nothing can be written to {self.path}: {error.strerror}",
-                             hint="Name another --resume file.") from None
+            raise _unwritable(self.path, error) from None
+
+
+def _line(entry: Any) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    return UsageError("D2E-FILE-011", f"nothing can be written to {path}: {error.strerror}",
+                      hint="Name another --resume file.")

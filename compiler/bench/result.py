@@ -1,4 +1,4 @@
-"""What a benchmark found: as JSON, as a table of samples, and as at most fifteen lines.
+"""What a benchmark found, as JSON and as a table of samples.
 
 ``times``, ``throughput`` and which device had a sample change from run to run; everything else is the same.
 """
@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from d2e.compiler.bench import screen
 from d2e.compiler.bench.figures import Part
 from d2e.compiler.files import new_folder
+from d2e.ir import UsageError
 
 HOST, SIMULATED, MEASURED = "measured on this host", "simulated", "measured on the device"
-LINES = 15
 COLUMNS = ("sample", "prediction", "label", "spikes", "synops", "steps", "latency_ms", "device", "counts_sha256",
            "answer_sha256")
 
@@ -73,14 +74,30 @@ class Bench:
 
     def text(self, path: str | None = None) -> str:
         """One screen: at most 15 lines."""
-        if "compare" in self.data:
-            from d2e.compiler.bench.compare import lines as compared
+        return screen.text(self.data, path)
 
-            lines = compared(self.data["compare"], self.data["data"]["name"])
-        else:
-            lines = [*_head(self.data), *_activity(self.data), *_times(self.data), *_devices(self.data)]
-        tail = [f"written    {path}"] if path else []
-        return "\n".join([*lines[: LINES - len(tail)], *tail]) + "\n"
+
+class Unwritten(UsageError):
+    """A benchmark that ran, and cannot be written.
+
+    Attributes:
+        bench: its figures.
+    """
+
+    bench: Bench
+
+
+def written(bench: Bench, output: str | os.PathLike[str] | None) -> Unwritten | None:
+    """Save a benchmark, where a folder is named; the fault that keeps it from that."""
+    if output is None:
+        return None
+    try:
+        bench.save(output)
+    except UsageError as fault:
+        error = Unwritten(fault.code, fault.message, hint=fault.hint)
+        error.bench = bench
+        return error
+    return None
 
 
 def gathered(
@@ -218,78 +235,3 @@ def _of_devices(parts: Any) -> list[dict[str, Any]]:
                 for rail, values in part.power.items()
             }}
     return [table[name] for name in sorted(table)]
-
-
-# --------------------------------------------------------------------------- one screen
-
-
-def number(value: float) -> str:
-    """Rounded for a screen."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
-
-
-def _head(data: Mapping[str, Any]) -> list[str]:
-    program, source, engine = data["program"], data["data"], data["engine"]
-    exact = f", bit-exact with {engine['bit_exact_with']}" if engine.get("bit_exact_with") else ""
-    lines = [f"program    {program.get('folder', program['target'])} on {engine['name']} ({engine['label']}{exact})"]
-    part = "" if data["complete"] else f" of {source['samples']:,}: {ranges_text(data['done'])}"
-    times = f", {data['repeat']} times" if data["repeat"] > 1 else ""
-    lines.append(f"data       {data['samples']:,} samples{part} of {source['name']} in batches of {data['batch']}{times}")
-    if "accuracy" in data:
-        lines.append(f"accuracy   {100 * data['accuracy']:.2f} %")
-    if data.get("repeats_differ"):
-        lines.append(f"repeats    {data['repeats_differ']:,} samples had other counts another time")
-    return lines
-
-
-def ranges_text(done: Sequence[Sequence[int]]) -> str:
-    """``0-63, 128-191``."""
-    shown = [f"{a}-{b}" if b > a else str(a) for a, b in done]
-    return ", ".join(shown[:6]) + (f" and {len(shown) - 6} more" if len(shown) > 6 else "") if shown else "none"
-
-
-def _activity(data: Mapping[str, Any]) -> list[str]:
-    if "activity" not in data:
-        return []
-    own = data["activity"]
-    synops = f", {number(own['synops_per_sample'])} synops" if "synops_per_sample" in own else ""
-    lines = [f"activity   {number(own['spikes_per_sample'])} spikes{synops} per sample ({own['label']})"]
-    busiest = sorted((r for r in own["layers"] if "synops_per_sample" in r), key=lambda r: -r["synops_per_sample"])[:3]
-    if busiest:
-        lines.append("busiest    " + ", ".join(f"{r['name']} {number(r['synops_per_sample'])} synops" for r in busiest))
-    for what, table in data.get("peaks", {}).items():
-        if what != "label" and table:
-            where = max(table, key=lambda name: table[name])
-            kind = "core" if what.startswith("spikes") else "layer"
-            lines.append(f"peak       {table[where]:,.0f} {what.replace('_', ' ')} ({kind} {where})")
-    return lines
-
-
-def _times(data: Mapping[str, Any]) -> list[str]:
-    if "times" not in data:
-        return []
-    own = data["times"]
-
-    def told(key: str) -> str:
-        return ", ".join(f"{p} {ms:.3g}" for p, ms in own[key].items())
-
-    lines = [f"latency    batch {told('batch_ms')} ms ({own['label']})",
-             f"           sample {told('sample_ms')} ms, {own['sample_is']}"]
-    if "throughput_per_s" in own:
-        lines.append(f"throughput {own['throughput_per_s']:,.1f} samples/s ({own['label']})")
-    return lines
-
-
-def _devices(data: Mapping[str, Any]) -> list[str]:
-    own = data.get("devices", [])
-    lines = []
-    if len(own) > 1:
-        lines.append("devices    " + ", ".join(f"{d['name']} {d['samples']:,}" for d in own[:6])
-                     + (f" and {len(own) - 6} more" if len(own) > 6 else ""))
-    for each in own:
-        if "power" in each:
-            rails = each["power"]["rails"]
-            lines.append(f"power      {each['name']}: " + ", ".join(
-                f"{rail} {r['total']:.4g} ({r['dynamic']:.3g} dynamic) {r['unit']}" for rail, r in rails.items())
-                + f" ({each['power']['label']})")
-    return lines

@@ -58,6 +58,8 @@ def test_devices_are_listed(d2e, program):
     assert rows["sim:0"].startswith("ready")
     assert rows["speck2f:0"] == "missing  samna is not installed"
     assert [line.split()[0] for line in here.out.splitlines()] == ["sim:0", "loihi2:0"]
+    listed = json.loads(d2e("bench", "--device", "list", "--json").out)
+    assert {"name": "speck2f:0", "ready": False, "what": "samna is not installed"} in listed
 
 
 def test_what_happens_to_devices_is_told(bench):
@@ -108,6 +110,7 @@ def test_a_difference_where_none_is_promised_is_exit_4(monkeypatch, program, dat
 
 @pytest.mark.parametrize(("code", "args"), [
     ("D2E-BENCH-001", ["--engine", "reference", "--device", "sim:0"]), ("D2E-BENCH-001", ["--cluster", "local"]),
+    ("D2E-BENCH-002", ["--devices", ""]), ("D2E-BENCH-002", ["--device", ""]),
     ("D2E-BENCH-002", ["--devices", "sim:0,sim:0"]), ("D2E-BENCH-002", ["--device", "speck2f:0"]),
     ("D2E-BENCH-003", ["--batch", "0"]), ("D2E-BENCH-012", ["--compare", "loihi2-sim", "nothing"]),
     ("D2E-USE-007", ["--engine", "loihi3"]), ("D2E-FILE-010", ["-o", "/usr"]),

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.compiler.bench.conftest import DIGITS, SHAPES
+from torch import nn
 
 import d2e
 from d2e.compiler.bench.compare import Different
 from d2e.ir import Conv2d, Linear, UsageError, nirfile
+from d2e.nn import IF, Sequential
 
 
 def flipped(program: d2e.Program, node: str, index: tuple[int, ...], by: int = 1) -> d2e.Program:
@@ -48,6 +51,38 @@ def test_a_weight_that_is_off_by_one_is_found(node, source, population, digits, 
     text = caught.value.bench.text()
     assert f"population '{population}', step {first['step']}, neuron {first['neuron']}" in text
     assert len(text.splitlines()) <= 15
+
+
+def test_a_weight_that_no_count_shows_is_found(digits, data):
+    node = digits.network.nodes["6"]
+    at = np.unravel_index(np.argmin(digits.run(data[0]).counts["3"].sum(axis=0)), (32, 4, 4))
+    index = (3, int(np.ravel_multi_index(at, (32, 4, 4))))
+    with pytest.raises(Different, match=r"node '6', weight \[3, \d+\]") as caught:
+        d2e.bench(digits, data, compare=("loihi2-sim", flipped(digits, "6", index)))
+    facts = caught.value.bench["compare"]
+    value = int(node.weight[index])
+    assert facts["network"] == {"node": "6", "array": "weight", "values": 1, "index": [*index], "a": value, "b": value + 1}
+    assert (facts["counts_equal"], "first" in facts) == (96, False)
+    assert f"network     node '6', weight {[*index]}: {value} in A, {value + 1} in B (1 such)\n" in caught.value.bench.text()
+
+
+def test_models_in_memory_of_one_class_promise_nothing(data):
+    """Nothing tells them apart but their weights."""
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = Sequential(nn.Flatten(), nn.Linear(64, 10), IF())
+        made.append(d2e.compile(model, input_shape=(1, 8, 8), time_steps=16))
+    assert made[0].facts == made[1].facts
+    facts = d2e.bench(made[0], data, samples=8, compare=tuple(made))["compare"]
+    assert (facts["promised"], "network" in facts) == (False, False)
+    assert d2e.bench(made[0], data, samples=8, compare=("loihi2-sim", "reference"))["compare"]["promised"]
+
+
+def test_nothing_to_compare_within_the_time(digits, data):
+    found = d2e.bench(digits, data, compare=("loihi2-sim", "reference"), time_limit=1e-9)
+    assert (found["compare"]["samples"], "first" in found["compare"]) == (0, False)
+    assert "counts      equal on 0 of 0 samples" in found.text()
 
 
 def test_engines_devices_and_folders(digits, data):
@@ -96,7 +131,7 @@ def test_recordings_have_no_steps(shapes):
 def test_what_cannot_be_compared(digits, shapes, data, tmp_path):
     for sides, options, code in (
         (("loihi2-sim", "loihi3"), {}, "D2E-BENCH-012"), (("loihi2-sim", str(tmp_path)), {}, "D2E-BENCH-012"),
-        (("loihi2-sim", shapes), {}, "D2E-BENCH-012"),
+        (("loihi2-sim", shapes), {}, "D2E-BENCH-012"), (("loihi2-sim", "sim:0,sim:1"), {}, "D2E-BENCH-002"),
         (("loihi2-sim", "reference"), {"engine": "reference"}, "D2E-BENCH-001"),
         (("loihi2-sim", "reference"), {"resume": tmp_path / "kept"}, "D2E-BENCH-001"),
     ):

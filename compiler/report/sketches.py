@@ -80,7 +80,7 @@ def sample(report: Mapping[str, Any], to: Console) -> None:
     heading(f"One sample: {found['steps']} steps{part}{ended}", to)
     for row in found["rows"]:
         to.print(Text(f"{row['name']}: {row['active']:,} of {row['neurons']:,} active"))
-        trains = row["trains"]
+        trains = [train for train in row["trains"] if train.strip(".")] or row["trains"]
         for train in trains[:: max(1, len(trains) // _TRAINS)][:_TRAINS]:
             to.print(Text(f"  {train[:room]}"))
     to.print(Text(_LETTERS, "dim"))

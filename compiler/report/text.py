@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -89,8 +90,9 @@ def _host(report: Mapping[str, Any]) -> str:
 
 
 def worst_drift(report: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The population whose spikes differ most from the source's, and by which share."""
-    drifts = [(row["name"], row["drift"]) for row in report["layers"] if "drift" in row]
+    """The population whose spikes differ most from the source's, and by which share; infinite where the source has none."""
+    drifts = [(row["name"], row.get("drift", math.inf)) for row in report["layers"]
+              if "drift" in row or ("spikes_source_per_sample" in row and row.get("spikes_per_sample"))]
     return max(drifts, key=lambda d: abs(d[1]), default=None)
 
 

@@ -111,7 +111,20 @@ def check_tables(report: dict[str, Any], rows: dict[str, list[list[str]]]) -> No
     assert [row[:3] for row in energy] == [[e["of"], engineering(e["value_j"], "J"), e["label"]] for e in report["energy"]]
     assert [row[4] for row in energy] == [e["source"] for e in report["energy"]]
     published = rows["energy"][2 + len(energy) :]
-    assert [row[0] for row in published] == [p.what for p in PUBLISHED if report["target"].startswith(p.targets)]
+    assert published == [[p.what, engineering(p.value, p.unit), p.label, p.source]
+                         for p in PUBLISHED if report["target"].startswith(p.targets)]
+    for cells, e in zip(energy, report["energy"], strict=True):
+        counted = [f"{number(p['count'])} {p['kind'].replace('_', ' ')} at {engineering(p['each_j'], 'J')}" for p in e["parts"]]
+        assert cells[3].startswith(", ".join(counted))
+    for cells, row in zip(rows["weights"][1:], report["histograms"], strict=True):
+        w, t = row.get("weights", {}), row.get("thresholds", {})
+        assert cells == [row["name"], number(sum(w["before"])), *(number(w[key]) for key in ("levels", "low", "high")),
+                         number(t.get("low")), number(t.get("high"))]
+    names = report["core_map"]["layers"]
+    for place, cells in enumerate(rows["cores"][1:]):
+        used = [share for _, layer, share, _ in report["core_map"]["rows"] if layer == place]
+        assert [cell.strip("\u2060") for cell in cells[:4]] == [
+            names[place], number(len(used)), percent(max(used)), percent(sum(used) / len(used))]
     if "exit" in rows:
         assert rows["exit"][1][1:] == [number(count) for count in report["early_exit"]["steps"]]
 

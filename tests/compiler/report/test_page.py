@@ -125,6 +125,15 @@ def test_notes_of_the_user_s_own_constants_stay_as_written() -> None:
     assert "estimates from the\nconstants named" in words
 
 
+def test_a_layer_that_is_silent_in_the_source_alone_is_told_as_the_largest_drift() -> None:
+    report = program("plain").report.data
+    first, *others = report["layers"]
+    silent = {**{key: value for key, value in first.items() if key != "drift"}, "spikes_source_per_sample": 0.0}
+    made = Report({**report, "layers": [silent, *({**row, "drift": 0.0} for row in others)]})
+    assert f"up to +inf % ({first['name']})" in made.text()
+    assert "+inf %" in Tables(made.html()).words["verdict"]
+
+
 def test_a_chart_of_many_layers_says_that_the_table_has_more() -> None:
     report = program("plain").report.data
     assert plots.layers(report)[0]["caption"] == "Activity of every layer."

@@ -114,7 +114,8 @@ def check_tables(report: dict[str, Any], rows: dict[str, list[list[str]]]) -> No
     assert published == [[p.what, engineering(p.value, p.unit), p.label, p.source]
                          for p in PUBLISHED if report["target"].startswith(p.targets)]
     for cells, e in zip(energy, report["energy"], strict=True):
-        counted = [f"{number(p['count'])} {p['kind'].replace('_', ' ')} at {engineering(p['each_j'], 'J')}" for p in e["parts"]]
+        counted = [f"{number(p['count'])} {p['kind'].replace('_', ' ')} at {engineering(p['each_j'], 'J')}"
+                   for p in e["parts"]]
         assert cells[3].startswith(", ".join(counted))
     for cells, row in zip(rows["weights"][1:], report["histograms"], strict=True):
         w, t = row.get("weights", {}), row.get("thresholds", {})

@@ -1,6 +1,7 @@
 """The common neuron as one autograd function on a CPU, in place of a dozen operations per time step.
 
-That is IF and LIF with at most one spike per step, reset in the same step, and one fixed number per parameter.
+That is IF and LIF with at most one spike per step, reset in the same step, and fixed parameters: a threshold for each neuron
+or one for all, and one number for every other.
 `dynamics.by_step` is the definition and runs all others; forward this is the same to the bit, backward up to rounding.
 """
 
@@ -33,7 +34,16 @@ def fits(current: Tensor, values: Mapping[str, Tensor], rules: Rules) -> bool:
     here = type(current) is Tensor and current.device.type == "cpu" and current.dtype in (torch.float32, torch.float64)
     if not ours or not here or torch.compiler.is_compiling():
         return False
-    return all(v.ndim == 0 and not v.requires_grad and v.device.type == "cpu" for v in values.values())
+    if not all(v.device.type == "cpu" and not v.requires_grad for v in values.values()):
+        return False
+    return all(v.ndim == 0 or (name == "threshold" and _spreads(v, current)) for name, v in values.items())
+
+
+def _spreads(threshold: Tensor, current: Tensor) -> bool:
+    """Whether thresholds go over the neurons of a current without more of them, and without another type."""
+    pairs = zip(reversed(threshold.shape), reversed(current.shape[2:]), strict=False)
+    alike = threshold.ndim <= current.ndim - 2 and all(own in (1, size) for own, size in pairs)
+    return alike and torch.promote_types(threshold.dtype, current.dtype) == current.dtype
 
 
 def fused(current: Tensor, values: Mapping[str, Tensor], rules: Rules) -> Tensor:
@@ -41,11 +51,11 @@ def fused(current: Tensor, values: Mapping[str, Tensor], rules: Rules) -> Tensor
     threshold = values["threshold"]
     reset = {"subtract": values.get("reset_by", threshold), "value": values.get("v_reset", 0.0)}.get(rules.reset, 0.0)
     numbers = (
-        values.get("decay_mem", 1.0), values.get("gain", 1.0), values.get("bias", 0.0), threshold, reset,
-        values.get("amplitude", 1.0), values.get("v_init", 0.0),
+        values.get("decay_mem", 1.0), values.get("gain", 1.0), values.get("bias", 0.0), values.get("amplitude", 1.0),
+        values.get("v_init", 0.0),
     )
     keeps = current.requires_grad and torch.is_grad_enabled()
-    sent: Tensor = _Fused.apply(current, tuple(map(float, numbers)), rules, keeps)  # type: ignore[no-untyped-call]
+    sent: Tensor = _Fused.apply(current, tuple(map(float, numbers)), (threshold, reset), rules, keeps)  # type: ignore[no-untyped-call]
     return sent
 
 
@@ -53,17 +63,19 @@ class _Fused(torch.autograd.Function):
     """The loops of kernels.py."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, numbers: tuple[float, ...], rules: Rules, keeps: bool) -> Tensor:
+    def forward(
+        ctx: Any, current: Tensor, numbers: tuple[float, ...], levels: tuple[Any, Any], rules: Rules, keeps: bool
+    ) -> Tensor:
         from d2e.compiler.nn.kernels import fire
 
         ctx.order, rows = _rows(current)
         sent, membrane = torch.empty_like(rows), torch.empty_like(rows if keeps else rows[:, :0])
-        ctx.options = _typed(current, numbers), rules.reset in ("zero", "value"), rules.fire == "gt"
-        ctx.surrogate = rules.surrogate, rules.slope
-        options: tuple[Any, ...] = ctx.options
+        typed, (thetas, resets) = _typed(current, numbers), (_of_neurons(level, current, ctx.order) for level in levels)
+        how = rules.reset in ("zero", "value"), rules.fire == "gt"
+        ctx.options, ctx.surrogate = (typed, thetas, *how), (rules.surrogate, rules.slope)
 
         def run(current: Any, sent: Any, v: Any) -> None:
-            fire(current, *options, sent, v)  # type: ignore[call-arg]
+            fire(current, typed, thetas, resets, *how, sent, v)  # type: ignore[call-arg]
 
         _by_sample(run, _arrays(rows, sent, membrane))
         ctx.save_for_backward(membrane)
@@ -88,7 +100,7 @@ class _Fused(torch.autograd.Function):
             fire_backward(grad, v, *options, found)  # type: ignore[call-arg]
 
         _by_sample(run, _arrays(rows, membrane, found))
-        return _frames(found, ctx.order, grads[0].shape), None, None, None
+        return _frames(found, ctx.order, grads[0].shape), None, None, None, None
 
 
 def _rows(frames: Tensor, order: Sequence[int] | None = None) -> tuple[Sequence[int], Tensor]:
@@ -107,6 +119,14 @@ def _frames(rows: Tensor, order: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 def _typed(like: Tensor, numbers: Sequence[float]) -> tuple[Any, ...]:
     return tuple((np.float64 if like.dtype == torch.float64 else np.float32)(number) for number in numbers)
+
+
+def _of_neurons(level: Tensor | float, current: Tensor, order: Sequence[int]) -> Any:
+    """A number, or [neurons] in the order of `_rows`, of the type of ``current``."""
+    if not isinstance(level, Tensor) or level.ndim == 0:
+        return _typed(current, (float(level),))[0]
+    spread = level.detach().to(current.dtype).expand(current.shape[2:]).permute([axis - 2 for axis in order])
+    return spread.contiguous().flatten().numpy()
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

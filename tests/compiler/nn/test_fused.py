@@ -60,6 +60,9 @@ def both(neuron, current, grad=None):
 @given(populations(), currents(), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 2**32))
 def test_fused_is_the_definition(neuron, current, dtype, seed):
     current = current.to(dtype)
+    if seed % 2:                                                    # a threshold per channel, or per neuron
+        shape = (*current.shape[2:3], *(current.shape[3:] if seed % 4 == 1 else (1, 1)))
+        neuron.threshold = torch.from_numpy(np.random.default_rng(seed).integers(1, 8, shape) / 4).to(torch.float32)
     assert fused.fits(current, neuron.values(), Rules(**neuron.rules))
     grad = torch.from_numpy(np.random.default_rng(seed).normal(size=current.shape))
     (sent, slope), (fused_sent, fused_slope) = both(neuron, current, grad)
@@ -93,7 +96,9 @@ def test_frames_of_any_size(shape):
         (dn.IF(max_spikes=2), torch.rand(2, 4, 3)), (dn.IF(reset_when="next"), torch.rand(2, 4, 3)),
         (dn.IF(refractory=1), torch.rand(2, 4, 3)), (dn.IF(v_min=-1.0), torch.rand(2, 4, 3)),
         (dn.CubaLIF(0.5, 0.5), torch.rand(2, 4, 3)), (dn.LI(0.5), torch.rand(2, 4, 3)),
-        (dn.MultiThreshold([1.0, 2.0]), torch.rand(2, 4, 3)), (dn.IF(torch.tensor([0.5, 1, 2])), torch.rand(2, 4, 3)),
+        (dn.MultiThreshold([1.0, 2.0]), torch.rand(2, 4, 3)),
+        (dn.IF(bias=torch.tensor([0.5, 1, 2])), torch.rand(2, 4, 3)),
+        (dn.IF(torch.tensor([0.5, 1, 2], dtype=torch.float64)), torch.rand(2, 4, 3)),
         (dn.LIF(0.5, learn_decay=True, learn_threshold=True), torch.rand(2, 4, 3)),
         (dn.LIF(0.5), torch.rand(2, 4, 3, dtype=torch.bfloat16)), (dn.IF().to("meta"), torch.rand(2, 4, 3, device="meta")),
     ],
@@ -102,6 +107,13 @@ def test_frames_of_any_size(shape):
 def test_other_populations_go_step_by_step(neuron, current):
     assert not fused.fits(current, neuron.values(), Rules(**neuron.rules))
     assert neuron(current).shape == current.shape
+
+
+@pytest.mark.parametrize(("thresholds", "size"), [([0.5, 1.0, 2.0], 1), ([[[0.5]]], 3)])
+def test_thresholds_that_make_more_of_a_current_go_step_by_step(thresholds, size):
+    neuron, current = dn.IF(torch.tensor(thresholds)), torch.rand(2, 4, size)
+    assert not fused.fits(current, neuron.values(), Rules(**neuron.rules))
+    assert neuron(current).shape != current.shape
 
 
 def test_what_is_learned_keeps_its_gradient_and_is_fused_without_one():

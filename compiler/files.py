@@ -125,7 +125,8 @@ def check_file(target: Path, suffix: str) -> None:
 
 def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
     why = f": {error.strerror or error}" if error else ""
-    return UsageError("D2E-FILE-011", f"nothing can be written to {path}{why}", hint="Choose another folder with -o.")
+    return UsageError("D2E-FILE-011", f"nothing can be written to {path}{why}",
+                      hint="Choose another place, or make room there.")
 
 
 def _ours(target: Path) -> bool:

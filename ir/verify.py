@@ -6,6 +6,7 @@ It knows no chip; a chip's limits are the backend's rules. Codes are explained i
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
@@ -94,8 +95,8 @@ def _structure(network: Network) -> Iterator[Finding]:
 
 def _connections(network: Network) -> Iterator[Finding]:
     for name, node in network.nodes.items():
-        if "/" in name or "\0" in name or name in ("", "."):
-            yield Finding("D2E-NET-005", "a node name must not be empty, '.', or hold '/'", name)
+        if "/" in name or name in ("", ".") or any(unicodedata.category(letter) == "Cc" for letter in name):
+            yield Finding("D2E-NET-005", "a node name must not be empty, '.', or hold '/' or control characters", name)
         if not isinstance(node, (Input, Neuron)) and not network.incoming[name]:
             yield Finding("D2E-SHAPE-002", "has no input", name, "Remove it or connect it.")
         if not isinstance(node, Output) and not network.outgoing[name]:

@@ -12,6 +12,7 @@ from d2e.compiler import energy
 from d2e.compiler.hosted.split import Segment, on_host
 from d2e.compiler.report import Report
 from d2e.compiler.report.graph import graph
+from d2e.compiler.report.remedies import with_way_out
 from d2e.compiler.report.report import SCHEMA
 from d2e.ir import LI, Network, host, infer_shapes
 from d2e.ir.host import Host
@@ -61,7 +62,7 @@ def _too_few(fit: Mapping[str, Mapping[str, int]]) -> list[dict[str, str]]:
         return []
     used, limit = fit["cores"]["used"], fit["cores"]["limit"]
     message = f"the parts on the chip take {used:,} cores together, {limit:,} are there: they cannot stand side by side"
-    return [{"code": "D2E-FIT-004", "message": message}]
+    return [with_way_out({"code": "D2E-FIT-004", "message": message})]
 
 
 def accuracy_of(network: Network, data: data_sets.Data, source: float, program: float | None) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class _Fused(torch.autograd.Function):
         ctx.options, ctx.surrogate = (typed, thetas, *how), (rules.surrogate, rules.slope)
 
         def run(current: Any, sent: Any, v: Any) -> None:
-            fire(current, typed, thetas, resets, *how, sent, v)  # type: ignore[call-arg]
+            fire(current, typed, thetas, resets, *how, sent, v)
 
         _by_sample(run, _arrays(rows, sent, membrane))
         ctx.save_for_backward(membrane)

@@ -47,7 +47,7 @@ def fire(current, numbers, thetas, resets, hard, above, sent, membrane):  # type
         for t in range(steps):
             arriving, out = current[b, t], sent[b, t]
             for i in range(size):
-                theta, reset = _of(thetas, i), _of(resets, i)
+                theta, reset = _of(thetas, i), _of(resets, i)  # type: ignore[no-untyped-call]
                 v = (decay * state[i] + gain * arriving[i]) + bias
                 fires = v > theta if above else v >= theta
                 out[i] = amplitude if fires else zero
@@ -83,7 +83,7 @@ def fire_backward(grad, membrane, numbers, thetas, hard, above, surrogate, slope
         for t in range(steps - 1, -1, -1):
             arriving, levels, out = grad[b, t], membrane[b, t], found[b, t]
             for i in range(size):
-                v, theta = levels[i], _of(thetas, i)
+                v, theta = levels[i], _of(thetas, i)  # type: ignore[no-untyped-call]
                 x = v / theta - one
                 if surrogate == 0:
                     rise = (slope / two) / (one + (factor * x) * (factor * x))

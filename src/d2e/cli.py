@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -232,6 +233,9 @@ def _guarded(command: Callable[..., Any]) -> None:
     """Run a command; faults become one sentence and an exit code, and no library's warning reaches the screen."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal's encoding lacks becomes "?"
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _stopped)
     if hasattr(signal, "SIGPIPE"):  # the reader of a pipe has seen enough: end as other tools do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -109,3 +109,10 @@ def test_nir_files_for_older_readers(d2e, program, model, tmp_path):
     assert "D2E-USE-018" in d2e("inspect", model, "--nir-compat", "1.0.4").err
     assert "D2E-NIR-001" in d2e("inspect", model, "-o", "x.nir", "--nir-compat", "1.0.5").err
     assert not (tmp_path / "x.nir").exists()
+
+
+def test_a_terminal_that_lacks_letters_gets_others(d2e, program):
+    plain, whole = (d2e("inspect", program, PYTHONIOENCODING=name) for name in ("ascii", "utf-8"))
+    assert (plain.code, plain.err) == (0, "")
+    assert (plain.out.isascii(), whole.out.isascii()) == (True, False)
+    assert len(plain.out.splitlines()) == len(whole.out.splitlines())

@@ -79,6 +79,7 @@ DEFECTS = {
     "edge twice": (replace(GOOD, edges=(*GOOD.edges, GOOD.edges[0])), "D2E-NET-003"),
     "cycle": (replace(GOOD, edges=(*GOOD.edges, Edge("n", "n"))), "D2E-NET-004"),
     "name with slash": (chain([("a/b", Input(shape=(2,))), ("out", Output(shape=(2,)))]), "D2E-NET-005"),
+    "name of two lines": (chain([("a\nb", Input(shape=(2,))), ("out", Output(shape=(2,)))]), "D2E-NET-005"),
     "empty name": (chain([("", Input(shape=(2,))), ("out", Output(shape=(2,)))]), "D2E-NET-005"),
     "dead end": (
         replace(GOOD.with_nodes({"m": IF(shape=(2,))}), edges=(*GOOD.edges, Edge("fc", "m"))), "D2E-NET-006",

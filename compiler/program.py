@@ -276,8 +276,10 @@ def load(path: str | os.PathLike[str]) -> Program:
         if not (isinstance(name, str) and isinstance(populations, dict) and isinstance(files, dict)):
             raise TypeError("damaged")
     except (OSError, ValueError, KeyError, TypeError):
+        inner = sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST}"))
         raise UsageError("D2E-LOAD-020", f"{folder} holds no compiled program",
-                         hint="Name a folder that d2e-compile wrote.") from None
+                         hint=f"Name a folder that d2e-compile wrote{', such as ' + ' or '.join(inner) if inner else ''}.",
+                         ) from None
     if schema != SCHEMA:
         raise UsageError("D2E-LOAD-020", f"{folder} has schema {schema}, this d2e reads {SCHEMA}", hint="Compile again.")
     if "parts" in manifest:

@@ -179,7 +179,11 @@ def test_a_damaged_folder_is_not_loaded(name: str, tmp_path: Path) -> None:
 def test_a_folder_without_program_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         d2e.load(tmp_path)
-    assert caught.value.code == "D2E-LOAD-020"
+    assert (caught.value.code, caught.value.hint) == ("D2E-LOAD-020", "Name a folder that d2e-compile wrote.")
+    folder = d2e.compile(toy()).save(tmp_path / "program")
+    with pytest.raises(UsageError) as caught:
+        d2e.load(tmp_path)
+    assert caught.value.hint == f"Name a folder that d2e-compile wrote, such as {folder}."
 
 
 # --------------------------------------------------------------------------- options

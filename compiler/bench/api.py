@@ -250,7 +250,8 @@ def _ran(
 ) -> None:
     target = program.target
     if chosen.cluster is not None:
-        from d2e.compiler.bench.cluster import Shipped, run_on_cluster
+        from d2e.compiler.bench.cluster import run_on_cluster
+        from d2e.compiler.bench.worker import Shipped
 
         shipped = Shipped(packed(program.network), target.name, dict(program.populations), how.peaks, how.window_us,
                           how.warm_up, chosen.devices, chosen.cluster == "local", how.time_out)

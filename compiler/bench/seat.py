@@ -123,11 +123,11 @@ class Seat:
         if not isinstance(fault, MissingError) or self._failures >= MOST_FAILURES:
             return self._dropped(fault)
         self._close()
-        return Outcome(None, f"{self.name} failed ({_first_line(fault)}) and is opened again")
+        return Outcome(None, f"{self.name} failed ({first_line(fault)}) and is opened again")
 
     def _dropped(self, fault: Exception) -> Outcome:
         told = fault if isinstance(fault, D2EError) else None
-        return Outcome(None, f"{self.name} is dropped: {_first_line(fault)}", left=False, fault=told)
+        return Outcome(None, f"{self.name} is dropped: {first_line(fault)}", left=False, fault=told)
 
     def _patience(self, samples: int) -> float:
         if self._warm and self.time_out is not None:
@@ -162,7 +162,8 @@ class Seat:
         self._caller.end()
 
 
-def _first_line(fault: Exception) -> str:
+def first_line(fault: Exception) -> str:
+    """A fault in one line."""
     if isinstance(fault, D2EError):
         return f"{fault.code}: {fault.message}"
     return f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else 'no message'}"

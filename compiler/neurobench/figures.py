@@ -20,7 +20,7 @@ from d2e.compiler import data as data_sets
 from d2e.compiler.neurobench.layers import Connection, arrays, connections
 from d2e.compiler.neurobench.tally import Tally, tally
 from d2e.compiler.replicas import replicas
-from d2e.ir import LI, Linear, Network, UnsupportedError, infer_shapes, linear
+from d2e.ir import LI, Linear, Network, UnsupportedError, UsageError, infer_shapes, linear
 from d2e.ir.nodes import Array
 
 if TYPE_CHECKING:
@@ -87,8 +87,16 @@ def as_json(found: Mapping[str, Any]) -> str:
 
 
 def read(folder: str | Path) -> dict[str, Any]:
-    """The metrics in a program's folder."""
-    found: dict[str, Any] = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+    """The metrics in a program's folder.
+
+    Raises:
+        UsageError: D2E-LOAD-020 for a folder without.
+    """
+    try:
+        found: dict[str, Any] = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError("D2E-LOAD-020", f"{folder} holds no {FILE}: {getattr(error, 'strerror', None) or error}",
+                         hint="Name the folder of a program.") from None
     return found
 
 

@@ -60,10 +60,14 @@ class _Failed(BaseException):
 
 def strict(metric: type) -> type:
     """A class of the same name whose failures pass through NeuroBench."""
+    averaged = issubclass(metric, WorkloadMetric) and not issubclass(metric, AccumulatedMetric)
 
     def call(self: Any, *args: Any) -> Any:
         try:
-            return metric.__call__(self, *args)
+            found = metric.__call__(self, *args)
+            if found is None:
+                raise ValueError("it returns nothing")
+            return found + 0.0 if averaged else found  # what NeuroBench averages over batches and is no number is 0.0 there
         except Exception as error:
             raise _Failed(metric.__name__, error) from error
 
@@ -76,16 +80,17 @@ def run(model: Any, data: Any, static: Sequence[Any] | None, workload: Sequence[
     ours = isinstance(model, ProgramModel)
     static = STATIC if static is None else static
     workload = (*WORKLOAD, *((MembraneUpdates, OnChipSpikes) if ours else ())) if workload is None else workload
-    for metric in (*static, *workload):
-        if not issubclass(metric, (StaticMetric, WorkloadMetric)):
-            raise UnsupportedError("D2E-NB-003", f"{metric!r} is no metric of NeuroBench")
+    for metrics, kind in ((static, StaticMetric), (workload, WorkloadMetric)):
+        for metric in metrics:
+            if not isinstance(metric, type) or not issubclass(metric, kind):
+                raise UnsupportedError("D2E-NB-003", f"{metric!r} is no class of NeuroBench's {kind.__name__}")
     readout = [model.classes] if ours else []
     harness = Benchmark(model, data, [], readout, [[strict(m) for m in static], [strict(m) for m in workload]])
     try:
         found: dict[str, Any] = harness.run(quiet=True)
     except _Failed as failed:
         raise UnsupportedError(
-            "D2E-NB-003", f"NeuroBench's metric {failed.metric} fails: {failed.error or type(failed.error).__name__}",
+            "D2E-NB-003", f"NeuroBench's metric {failed.metric} fails: {str(failed.error) or type(failed.error).__name__}",
             hint="Leave it out.",
         ) from failed.error
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from neurobench.benchmarks import Benchmark
+from neurobench.metrics.abstract import StaticMetric, WorkloadMetric
 from neurobench.metrics.static import Footprint
 from neurobench.metrics.workload import (
     ActivationSparsityByLayer,
@@ -22,7 +24,7 @@ from torch import nn
 
 import d2e
 from d2e.compiler import neurobench
-from d2e.ir import MissingError, UnsupportedError, infer_shapes, linear
+from d2e.ir import MissingError, UnsupportedError, UsageError, infer_shapes, linear
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,43 @@ def test_a_failing_static_metric_is_an_error():
         neurobench.benchmark(model, loader(x.astype(np.float32), y, 2), workload=[])
 
 
+class _Other(WorkloadMetric):
+    """Of a user's own; returns what `found` is, at the second batch."""
+
+    found: Any = None
+    batches = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __call__(self, model: Any, preds: Any, data: Any) -> Any:
+        self.batches += 1
+        if self.batches == 1:
+            return 1.0
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize("found", [None, {"a": 1}, "high", [1.0], ValueError()])
+def test_what_is_no_number_is_an_error(found, program):
+    """NeuroBench multiplies it by the batch size, fails, and stores 0.0."""
+    x, y = frames(program.input_shape, 4)
+    metric = type("Mine", (_Other,), {"found": found})
+    model = neurobench.model(program)
+    assert Benchmark(model, loader(x, y, 2), [], [model.classes], [[], [metric]]).run(quiet=True)["Mine"] in (0.0, [])
+    with pytest.raises(UnsupportedError, match=r"Mine fails: \w") as caught:
+        neurobench.benchmark(model, loader(x, y, 2), static=[], workload=[metric])
+    assert caught.value.code == "D2E-NB-003"
+
+
+def test_a_static_metric_that_returns_nothing_is_an_error(program):
+    x, y = frames(program.input_shape, 2)
+    metric = type("Nothing", (StaticMetric,), {"__call__": lambda self, model: None})
+    with pytest.raises(UnsupportedError, match="Nothing fails: it returns nothing"):
+        neurobench.benchmark(neurobench.model(program), loader(x, y, 2), static=[metric], workload=[])
+
+
 def test_layer_sparsity_alone_gets_its_hooks(program):
     """2.3.0 forgets to say that it needs them, and by itself raises."""
     x, y = frames(program.input_shape, 4)
@@ -102,8 +141,15 @@ def test_layer_sparsity_alone_gets_its_hooks(program):
 
 def test_what_is_no_metric_is_refused(program):
     x, y = frames(program.input_shape, 2)
-    with pytest.raises(UnsupportedError, match="is no metric of NeuroBench"):
-        neurobench.benchmark(neurobench.model(program), loader(x, y, 2), static=[int])
+    for static in (int, "footprint", Footprint(), ClassificationAccuracy):
+        with pytest.raises(UnsupportedError, match="is no class of NeuroBench's StaticMetric"):
+            neurobench.benchmark(neurobench.model(program), loader(x, y, 2), static=[static])
+
+
+def test_a_folder_without_metrics(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no neurobench.json") as caught:
+        neurobench.read(tmp_path)
+    assert caught.value.code == "D2E-LOAD-020"
 
 
 def test_membranes_that_a_board_does_not_tell_are_no_zero():

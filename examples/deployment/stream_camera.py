@@ -12,11 +12,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 import d2e
 from d2e.compiler.events import Camera
+from d2e.compiler.files import check_file
 from d2e.compiler.measure import classify
 from d2e.ir import D2EError
 
@@ -46,7 +48,7 @@ def windows(source: str | None, program: d2e.Program) -> Iterator[np.ndarray]:
 
 
 def main() -> None:
-    """Print the class of every window; on Ctrl-C, or after --windows, write the counts and end well."""
+    """Print the class of every window; on Ctrl-C, or after --windows, end well; write the counts then and on a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", help="folder of a program that reads events [2, height, width]")
     parser.add_argument("--source", help="pkg.module:function(shape, steps, most) that yields windows; else simulated")
@@ -56,6 +58,7 @@ def main() -> None:
     args = parser.parse_args()
 
     program = d2e.load(args.program)
+    check_file(Path(args.output), ".npz")                       # before hours of windows
     classes, counts = [], {name: [] for name in program.populations}
     try:
         for number, window in enumerate(windows(args.source, program)):
@@ -68,9 +71,10 @@ def main() -> None:
             print(f"window {number}: {int(window.sum())} events, class {classes[-1]}", flush=True)
     except KeyboardInterrupt:
         print("stopped")
-    whole = {f"counts/{name}": np.array(own[: len(classes)]) for name, own in counts.items() if own}
-    np.savez(args.output, classes=classes, **whole)
-    print(f"counts of {len(classes)} windows in {args.output}")
+    finally:                                                    # also where the camera or the board goes away
+        whole = {f"counts/{name}": np.array(own[: len(classes)]) for name, own in counts.items() if own}
+        np.savez(args.output, classes=classes, **whole)
+        print(f"counts of {len(classes)} windows in {args.output}")
 
 
 if __name__ == "__main__":

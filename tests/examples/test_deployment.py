@@ -149,6 +149,19 @@ def test_ctrl_c_ends_the_camera_well_and_keeps_the_counts(place, tmp_path):
     assert len(told) >= 2
 
 
+def test_counts_are_kept_where_a_fault_ends_the_camera(place, tmp_path):
+    (place / "torn.py").write_text(
+        "import numpy as np\n\n\ndef windows(shape, steps, most):\n    for _ in range(2):\n"
+        "        yield np.ones((steps, *shape), int)\n    yield np.ones((steps, 1), int)\n")
+    counts = tmp_path / "counts.npz"
+    done = call(place, "stream_camera.py", "shapes-speck", "--output", counts, "--source", "torn:windows")
+    assert done.returncode == 2
+    assert done.stderr.startswith("D2E-INPUT-001: ")
+    assert f"counts of 2 windows in {counts}\n" in done.stdout
+    with np.load(counts) as kept:
+        assert {kept[name].shape[0] for name in kept.files} == {2}
+
+
 def test_a_source_that_is_not_there_is_a_wrong_call(place, tmp_path):
     done = call(place, "stream_camera.py", "shapes-speck", "--output", tmp_path / "c.npz", "--source", "nowhere:windows")
     assert done.returncode == 2
@@ -179,11 +192,12 @@ def test_where_no_loihi_answers_the_simulator_does_and_says_so(place, monkeypatc
     (("read_counts.py", "digits-loihi", "nowhere.npz"), 2),
     (("with_fallback.py", "digits-speck", "shapes/test.npz"), 2),
     (("stream_camera.py", "shapes-speck"), 2),
+    (("stream_camera.py", "shapes-speck", "--output", "test.npz/never.npz"), 2),
     (("compile_once.py", "model.pt", "--eval", "test.npz", "--max-drop", "-100", "-o", "never"), 4),
 ])
 def test_scripts_exit_as_d2e_does(args, code, place):
     done = call(place, *args)
-    assert done.returncode == code, done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert not (place / "never").exists()
 
 

@@ -49,8 +49,8 @@ MODELS = {"cnn": spiking_cnn, "wrn": spiking_wrn, "vgg": spiking_vgg, "sew": sew
 FILES = {"fashion_mnist": ("fashion_mnist_train.npz", "fashion_mnist_test.npz"),
          "cifar10": ("cifar10_train_10k.npz", "cifar10_test.npz")}
 PUBLISHED = "published (Luu et al. 2026, Spiking-WRN20, CIFAR-10): direct 90.11, zero-shot 28.69, TSF 50.66, SKD 74.18"
-HEAD = (f"{'':<28}{'seeds':>5}{'%':>7}{'±':>6}{'of direct':>11}{'KL':>8}{'bound':>7}{'rate':>7}{'events in':>11}{'synops':>11}"
-        f"{'energy':>9}")
+HEAD = (f"{'':<28}{'seeds':>5}{'%':>7}{'±':>6}{'of direct':>11}{'KL':>8}{'bound':>7}{'rate':>7}{'events in':>11}"
+        f"{'synops':>11}{'energy':>9}")
 VARIANTS: dict[str, dict[str, Any]] = {
     "zero-shot, ttfs": {"method": "zero-shot"},
     "zero-shot, ttfs-strict": {"method": "zero-shot", "encoding": "ttfs-strict"},

@@ -66,6 +66,9 @@ def load(source: Source, what: str = "data") -> Data:
     if isinstance(source, Data):
         return source
     if isinstance(source, tuple):
+        if len(source) != 2:
+            raise UsageError("D2E-DATA-002", f"{what} is a tuple of {len(source)}, not of frames and labels",
+                             hint="Give (x, y), or x alone.")
         return _checked(np.asarray(source[0]), np.asarray(source[1]), what)
     if not isinstance(source, (str, os.PathLike)):
         return _checked(np.asarray(source), None, what)

@@ -236,7 +236,10 @@ def _guarded(command: Callable[..., Any]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal's encoding lacks becomes "?"
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, _stopped)
+    for name in ("SIGTERM", "SIGHUP"):  # nohup has the latter ignored
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stopped)
     if hasattr(signal, "SIGPIPE"):  # the reader of a pipe has seen enough: end as other tools do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

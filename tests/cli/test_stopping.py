@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ENDS = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "")}
+ENDS = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, ""), signal.SIGHUP: (129, "")}
 
 
 @pytest.mark.parametrize("number", ENDS)

@@ -352,3 +352,9 @@ def test_run_refuses_what_it_does_not_know() -> None:
         with pytest.raises(UsageError) as caught:
             program.run(frames, **options)  # type: ignore[arg-type]
         assert caught.value.code == code
+
+
+def test_a_tuple_that_is_no_pair_is_told() -> None:
+    with pytest.raises(UsageError, match="tuple of 1") as caught:
+        d2e.compile(toy(), calibration=(np.zeros((4, 2)),))
+    assert caught.value.code == "D2E-DATA-002"

@@ -182,8 +182,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "", f"{images}, {model}: {train} training images, teacher {before} epochs, students {epochs}; {test} test "
             f"images", HEAD, line("direct", direct),
             *(line(name, part) for name in VARIANTS if (part := [row for row in own if row["variant"] == name])),
+            *versus(own),
         ]
     return "\n".join(lines) + "\n"
+
+
+def versus(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """SKD's accuracy less TSF's from the same teacher, where both start alike and read the same."""
+    found = {(row["variant"], row["seed"]): 100 * row["accuracy"] for row in rows}
+    lines = []
+    for name in VARIANTS:
+        other = name.replace("SKD", "TSF")
+        seeds = [seed for variant, seed in found if variant == name and (other, seed) in found]
+        if name.startswith("SKD") and seeds:
+            each = " ".join(f"{found[name, seed] - found[other, seed]:+.2f}" for seed in seeds)
+            lines.append(f"{name} less {other}: {each}")
+    return lines
 
 
 def line(name: str, rows: Sequence[dict[str, Any]]) -> str:

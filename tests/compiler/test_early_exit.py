@@ -336,7 +336,7 @@ def test_the_report_without_labels_without_data_without_a_rule():
     unmeasured = d2e.compile(network()).report
     assert unmeasured["early_exit"] == {"rule": "calibrated"}
     assert "early exit by the rule 'calibrated', not measured" in unmeasured.text()
-    assert "<h2>Early exit" not in unmeasured.html()
+    assert "Rule “calibrated”, not measured." in unmeasured.html()
     plain = d2e.compile(network(rule=None), eval=data(20)).report
     assert "early_exit" not in plain.data
     assert "exit" not in plain.text() + plain.html()

@@ -42,8 +42,9 @@ def test_long_names_leave_room_for_the_figures(width: int) -> None:
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
-    made = d2e.compile(plain("red\x1b[31m\nname"), eval=(FRAMES, LABELS))
-    for out in (shown(made.report.data), made.report.text()):
+    warning = {"code": "D2E-RANGE-003", "node": "1", "message": "red\x1b[31m\nname"}
+    report = {**program("plain").report.data, "warnings": [warning]}
+    for out in (shown(report), d2e.compiler.report.Report(report).text()):
         assert "\x1b" not in out
         assert "red\ufffd[31m\ufffdname" in out
 

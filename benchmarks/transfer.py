@@ -193,7 +193,7 @@ def versus(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     for name in VARIANTS:
         other = name.replace("SKD", "TSF")
-        seeds = [seed for variant, seed in found if variant == name and (other, seed) in found]
+        seeds = sorted(seed for variant, seed in found if variant == name and (other, seed) in found)
         if name.startswith("SKD") and seeds:
             each = " ".join(f"{found[name, seed] - found[other, seed]:+.2f}" for seed in seeds)
             lines.append(f"{name} less {other}: {each}")

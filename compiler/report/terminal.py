@@ -118,8 +118,8 @@ def _fit(report: Mapping[str, Any], to: Console) -> None:
     if rows:
         heading("Fit", to)
         table([Column("resource", [name.replace("_", " ") for name in rows]),
-                Column("used", [number(row["used"]) for row in rows.values()]),
-                Column("limit", [number(row["limit"]) for row in rows.values()])], to)
+               Column("used", [number(row["used"]) for row in rows.values()]),
+               Column("limit", [number(row["limit"]) for row in rows.values()])], to)
         to.print(Text(f"limits: {report.get('fit_source', '')}", "dim"))
 
 
@@ -129,8 +129,8 @@ def _energy(report: Mapping[str, Any], to: Console) -> None:
         return
     heading("Energy", to)
     table([Column("constants", [row["of"] for row in rows]),
-            Column("per sample", [engineering(row["value_j"], "J") for row in rows]),
-            Column("label", [row["label"] for row in rows], 1, True)], to)
+           Column("per sample", [engineering(row["value_j"], "J") for row in rows]),
+           Column("label", [row["label"] for row in rows], 1, True)], to)
     for row in rows:
         counted = ", ".join(f"{number(part['count'])} {part['kind'].replace('_', ' ')} at {engineering(part['each_j'], 'J')}"
                             for part in row.get("parts", []))
